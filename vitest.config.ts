@@ -5,7 +5,14 @@ export default defineConfig({
   test: {
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
-      { test: { name: "binary", include: ["test/binary/**/*.test.ts"], testTimeout: 30_000, fileParallelism: false } },
+      {
+        test: {
+          name: "binary",
+          include: ["test/binary/**/*.test.ts"],
+          testTimeout: 30_000,
+          fileParallelism: false,
+        },
+      },
     ],
   },
 });

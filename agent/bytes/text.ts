@@ -1,0 +1,15 @@
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** UTF-8 bytes of `text`. */
+export function encodeText(text: string): Uint8Array {
+  return encoder.encode(text);
+}
+
+/**
+ * Text of `bytes` as UTF-8. A byte that is not part of valid UTF-8 becomes U+FFFD, so untrusted input never
+ * throws here; what must survive unchanged stays bytes.
+ */
+export function decodeText(bytes: Uint8Array): string {
+  return decoder.decode(bytes);
+}

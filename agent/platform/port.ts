@@ -1,0 +1,185 @@
+/**
+ * The one interface between the agent and the operating system it runs on.
+ *
+ * Everything under `agent/` reaches Linux through this port alone, so that all of it runs against fakes
+ * in tests and against QuickJS in the stub domain. `platform/quickjs/` implements it; nothing else may
+ * import a QuickJS module.
+ *
+ * Conventions: descriptors are plain numbers and non-blocking unless said otherwise; times are
+ * milliseconds; a failing call throws {@link SystemError}; "would block" is a result, never an error.
+ */
+
+/** A failed system call: the name of the error (`ENOENT`), the call, and what it was applied to. */
+export class SystemError extends Error {
+  override readonly name = "SystemError";
+  constructor(
+    /** Symbolic errno, e.g. `ENOENT`; `E<number>` for one without a name here. */
+    readonly code: string,
+    readonly call: string,
+    /** Path, descriptor or other operand, for the log. */
+    readonly operand: string,
+  ) {
+    super(`${call} ${operand}: ${code}`);
+  }
+}
+
+export interface Timer {
+  /** Idempotent; a cancelled timer never fires. */
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Milliseconds since the kernel booted, with fractions (CLOCK_BOOTTIME). */
+  now(): number;
+  setTimer(milliseconds: number, fire: () => void): Timer;
+}
+
+/** How to open a file; mirrors open(2). `O_CLOEXEC` is always set. */
+export interface OpenOptions {
+  readonly access: "read" | "write" | "read-write";
+  readonly create?: boolean;
+  /** With `create`: fail with EEXIST rather than open what is there. */
+  readonly exclusive?: boolean;
+  readonly truncate?: boolean;
+  readonly append?: boolean;
+  readonly nonBlocking?: boolean;
+  /** Bypass the page cache; buffers are then the caller's affair. */
+  readonly direct?: boolean;
+  /** Permission bits of a created file, default 0o600. */
+  readonly mode?: number;
+}
+
+export type FileKind = "file" | "directory" | "block" | "character" | "fifo" | "socket" | "symlink" | "other";
+
+export interface FileStatus {
+  readonly kind: FileKind;
+  readonly size: number;
+  readonly mode: number;
+}
+
+/** Descriptors and the readiness of each. */
+export interface Descriptors {
+  open(path: string, options: OpenOptions): number;
+  close(fd: number): void;
+  /** Bytes read into `into`; 0 at the end of the stream; `null` when it would block. */
+  read(fd: number, into: Uint8Array): number | null;
+  /** Bytes taken from `from`, possibly fewer than offered; `null` when it would block. */
+  write(fd: number, from: Uint8Array): number | null;
+  /** Absolute seek; block devices and files. */
+  seek(fd: number, offset: number): void;
+  /** fdatasync(2): returns when the device has acknowledged a flush. Blocks. */
+  dataSync(fd: number): void;
+  /** Size of a file or block device in bytes. */
+  size(fd: number): number;
+  /**
+   * Calls `ready` whenever `fd` is readable, until replaced or removed with `null`. Level-triggered, one
+   * handler a descriptor; must be removed before `fd` is closed.
+   */
+  onReadable(fd: number, ready: (() => void) | null): void;
+  onWritable(fd: number, ready: (() => void) | null): void;
+}
+
+export interface FileSystem {
+  /** Whole file as bytes; throws `EFBIG` when longer than `limit` bytes. */
+  readFile(path: string, limit: number): Uint8Array;
+  /** Replaces the contents; one write(2), as /proc and /sys want it. */
+  writeFile(path: string, contents: string | Uint8Array): void;
+  exists(path: string): boolean;
+  status(path: string): FileStatus;
+  readDirectory(path: string): string[];
+  makeDirectory(path: string): void;
+  makeFifo(path: string): void;
+  remove(path: string): void;
+  rename(from: string, to: string): void;
+  readLink(path: string): string;
+  symlink(target: string, path: string): void;
+  /** `flags` by name as in mount(8). */
+  mount(source: string, target: string, type: string, flags: readonly MountFlag[], data: string): void;
+}
+
+export type MountFlag = "nosuid" | "nodev" | "noexec" | "ro" | "remount" | "move";
+
+export interface SpawnOptions {
+  /** Program and its arguments; `argv[0]` is the path that is executed, not searched in PATH. */
+  readonly argv: readonly (string | Uint8Array)[];
+  readonly env: readonly string[];
+  /**
+   * The child's descriptors: entry n becomes the child's descriptor n; `null` is /dev/null. Every other
+   * descriptor is closed in the child.
+   */
+  readonly descriptors: readonly (number | null)[];
+  /** Run in a session of its own (setsid), so that no signal for our group reaches it. */
+  readonly newSession?: boolean;
+  /** Make descriptor 0 the controlling terminal of the new session (the debug shell). */
+  readonly controllingTerminal?: boolean;
+}
+
+export interface ExitStatus {
+  readonly pid: number;
+  /** Exit code, or `null` when a signal ended it. */
+  readonly code: number | null;
+  readonly signal: string | null;
+}
+
+export type SignalName = "SIGCHLD" | "SIGTERM" | "SIGINT" | "SIGHUP" | "SIGUSR1" | "SIGUSR2" | "SIGPWR";
+
+export interface Processes {
+  readonly pid: number;
+  /** Throws when the program cannot be executed (the errno of execve is reported, not an exit code). */
+  spawn(options: SpawnOptions): number;
+  kill(pid: number, signal: "SIGTERM" | "SIGKILL" | "SIGCONT" | "SIGSTOP"): void;
+  /** Reaps one ended child, any child; `null` when none is waiting. Never blocks. */
+  reap(): ExitStatus | null;
+  /** Blocks the default action of `signals` and delivers each through `deliver` in the event loop. */
+  onSignals(signals: readonly SignalName[], deliver: (signal: SignalName) => void): void;
+  /** reboot(2): ends the machine. `crash` makes Xen record shutdown reason `crash`. Does not return. */
+  powerOff(how: "poweroff" | "reboot" | "crash"): void;
+  exit(code: number): never;
+}
+
+export interface Sockets {
+  /** A connected pair of unix stream sockets. */
+  socketPair(): [number, number];
+  /** Listening unix stream socket; an old socket at `path` is replaced. */
+  listenUnix(path: string): number;
+  /** `null` when nobody is waiting. */
+  accept(fd: number): number | null;
+  connectUnix(path: string): number;
+  /** Non-blocking pipe: [read end, write end]. */
+  pipe(): [number, number];
+  /** NETLINK_ROUTE socket, bound; one datagram a read or write. */
+  netlinkRoute(): number;
+  /** TAP device `name` (IFF_TAP | IFF_NO_PI), its queue's descriptor; `vnetHeader` adds IFF_VNET_HDR. */
+  openTap(name: string, vnetHeader: boolean): number;
+  /** Raw 8-bit mode, no echo, no translation, no signals. */
+  terminalRaw(fd: number): void;
+}
+
+/** The server end of one vchan ring (libxenvchan); see `agent/qmp/vchan.ts` for how sessions use it. */
+export interface VchanRing {
+  /** Readable when the peer notified; call {@link acknowledge} before looking at the ring. */
+  readonly fd: number;
+  /** Takes and unmasks the pending event. */
+  acknowledge(): void;
+  /** `waiting` until a client has connected, `closed` once it left. */
+  state(): "waiting" | "connected" | "closed";
+  /** Bytes read, 0 when the ring is empty. */
+  read(into: Uint8Array): number;
+  /** Bytes taken, 0 when the ring is full. */
+  write(from: Uint8Array): number;
+  close(): void;
+}
+
+export interface Vchans {
+  /** Offers a ring to domain `domid` under xenstore path `path` (ring-ref, event-channel). */
+  listen(domid: number, path: string): VchanRing;
+}
+
+export interface Platform {
+  readonly clock: Clock;
+  readonly descriptors: Descriptors;
+  readonly files: FileSystem;
+  readonly processes: Processes;
+  readonly sockets: Sockets;
+  readonly vchans: Vchans;
+}
