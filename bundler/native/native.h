@@ -1,0 +1,105 @@
+/*
+ * The part of the agent that JavaScript cannot reach: system calls, the event loop and libxenvchan, as the
+ * module "stubdom-native". Every function takes plain numbers, strings and Uint8Arrays and returns a
+ * result >= 0 or -errno; agent/platform/quickjs/ turns that into the platform port.
+ */
+#ifndef STUBDOM_NATIVE_H
+#define STUBDOM_NATIVE_H
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <quickjs/quickjs.h>
+
+/* A native function with QuickJS's signature; `argv` is padded with undefined to the declared length. */
+#define UNUSED __attribute__((unused))
+#define NATIVE(name)                                                                \
+    JSValue name(JSContext *ctx UNUSED, JSValueConst this_val UNUSED, int argc UNUSED, \
+                 JSValueConst *argv UNUSED)
+
+/* What a system call returned, as the module's convention has it: the result or -errno. */
+static inline JSValue native_result(JSContext *ctx, int64_t result)
+{
+    return JS_NewInt64(ctx, result < 0 ? -(int64_t)errno : result);
+}
+
+/* The bytes of a Uint8Array (or any typed array); -1 with a pending TypeError for anything else. */
+int native_bytes(JSContext *ctx, JSValueConst value, uint8_t **data, size_t *size);
+
+/* Length of an array; -1 with a pending exception for what has none. */
+int native_length(JSContext *ctx, JSValueConst array, int64_t *length);
+
+/* event-loop.c */
+int event_loop_open(JSContext *ctx);
+/* Runs until exit() is called or nothing is left to wait for; returns the process's exit status. */
+int event_loop_run(JSContext *ctx);
+void event_loop_close(JSContext *ctx);
+void event_loop_track_rejection(JSContext *ctx, JSValueConst promise, JSValueConst reason,
+                                JS_BOOL is_handled, void *opaque);
+
+NATIVE(native_watch);
+NATIVE(native_arm_timer);
+NATIVE(native_on_timer);
+NATIVE(native_on_uncaught);
+NATIVE(native_now);
+NATIVE(native_wall_clock);
+
+/* files.c */
+NATIVE(native_open);
+NATIVE(native_close);
+NATIVE(native_read);
+NATIVE(native_write);
+NATIVE(native_seek);
+NATIVE(native_data_sync);
+NATIVE(native_size);
+NATIVE(native_status);
+NATIVE(native_read_directory);
+NATIVE(native_make_directory);
+NATIVE(native_make_fifo);
+NATIVE(native_remove);
+NATIVE(native_rename);
+NATIVE(native_read_link);
+NATIVE(native_symlink);
+NATIVE(native_mount);
+
+/* process.c */
+NATIVE(native_spawn);
+NATIVE(native_reap);
+NATIVE(native_kill);
+NATIVE(native_signals);
+NATIVE(native_power_off);
+NATIVE(native_exit);
+NATIVE(native_pid);
+NATIVE(native_environment);
+
+/* sockets.c */
+NATIVE(native_socket_pair);
+NATIVE(native_listen_unix);
+NATIVE(native_accept);
+NATIVE(native_connect_unix);
+NATIVE(native_pipe);
+NATIVE(native_netlink_route);
+NATIVE(native_open_tap);
+NATIVE(native_terminal_raw);
+
+/* text.c */
+NATIVE(native_encode_text);
+NATIVE(native_decode_text);
+NATIVE(native_error_name);
+
+/* vchan.c */
+void vchan_register(JSContext *ctx);
+NATIVE(native_vchan_listen);
+NATIVE(native_vchan_descriptor);
+NATIVE(native_vchan_acknowledge);
+NATIVE(native_vchan_state);
+NATIVE(native_vchan_read);
+NATIVE(native_vchan_write);
+NATIVE(native_vchan_close);
+
+/* module.c */
+JSModuleDef *js_init_module_stubdom_native(JSContext *ctx, const char *name);
+void native_set_arguments(int argc, char **argv);
+
+#endif

@@ -1,0 +1,278 @@
+/* Children, signals and the end of the machine. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/reboot.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <xen/xen.h>
+#include <xen/sched.h>
+#include <xen/sys/privcmd.h>
+
+#include "native.h"
+
+enum { most_strings = 8192, most_descriptors = 64, new_session = 1, controlling_terminal = 2 };
+
+/* A NULL-terminated vector from an array of strings and Uint8Arrays (bytes that are not text). */
+static char **string_vector(JSContext *ctx, JSValueConst array)
+{
+    int64_t count;
+    if (native_length(ctx, array, &count))
+        return NULL;
+    if (count > most_strings) {
+        JS_ThrowRangeError(ctx, "%lld strings, at most %d", (long long)count, most_strings);
+        return NULL;
+    }
+    char **vector = js_mallocz(ctx, (count + 1) * sizeof *vector);
+    if (!vector)
+        return NULL;
+    for (int64_t i = 0; i < count; i++) {
+        JSValue item = JS_GetPropertyUint32(ctx, array, i);
+        uint8_t *data;
+        size_t size;
+        int failed = 1;
+
+        if (JS_IsString(item)) {
+            const char *text = JS_ToCStringLen(ctx, &size, item);
+            if (text) {
+                vector[i] = js_strndup(ctx, text, size);
+                failed = !vector[i];
+                JS_FreeCString(ctx, text);
+            }
+        } else if (!JS_IsException(item) && !native_bytes(ctx, item, &data, &size)) {
+            vector[i] = js_strndup(ctx, (const char *)data, size);
+            failed = !vector[i];
+        }
+        JS_FreeValue(ctx, item);
+        if (failed) {
+            for (int64_t j = 0; j <= i; j++)
+                js_free(ctx, vector[j]);
+            js_free(ctx, vector);
+            return NULL;
+        }
+    }
+    return vector;
+}
+
+static void free_vector(JSContext *ctx, char **vector)
+{
+    if (!vector)
+        return;
+    for (char **p = vector; *p; p++)
+        js_free(ctx, *p);
+    js_free(ctx, vector);
+}
+
+/* In the child, until execve: only async-signal-safe calls. Returns only to report errno. */
+static void become(char **argv, char **env, int *fds, int count, int flags)
+{
+    sigset_t none;
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    if ((flags & new_session) && setsid() < 0)
+        return;
+    /* First out of the way of the targets, then each to its place (dup2 clears close-on-exec). */
+    for (int i = 0; i < count; i++) {
+        int fd = fds[i] < 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : fds[i];
+        fds[i] = fcntl(fd, F_DUPFD_CLOEXEC, most_descriptors + 1);
+        if (fds[i] < 0)
+            return;
+    }
+    for (int i = 0; i < count; i++)
+        if (dup2(fds[i], i) < 0)
+            return;
+    if ((flags & controlling_terminal) && ioctl(0, TIOCSCTTY, 0))
+        return;
+    if (close_range(count, ~0U, CLOSE_RANGE_CLOEXEC))
+        return;
+    execve(argv[0], argv, env);
+}
+
+/* spawn(argv, env, descriptors (-1: /dev/null), flags) -> pid */
+NATIVE(native_spawn)
+{
+    char **args = NULL, **env = NULL;
+    int fds[most_descriptors], report[2];
+    int64_t count;
+    int32_t flags, failure = 0;
+    JSValue result = JS_EXCEPTION;
+
+    if (native_length(ctx, argv[2], &count) || JS_ToInt32(ctx, &flags, argv[3]))
+        return JS_EXCEPTION;
+    if (count > most_descriptors)
+        return JS_NewInt32(ctx, -EMFILE);
+    for (int i = 0; i < count; i++) {
+        JSValue item = JS_GetPropertyUint32(ctx, argv[2], i);
+        int bad = JS_ToInt32(ctx, &fds[i], item);
+        JS_FreeValue(ctx, item);
+        if (bad)
+            return JS_EXCEPTION;
+    }
+    if (!(args = string_vector(ctx, argv[0])) || !(env = string_vector(ctx, argv[1])))
+        goto out;
+    if (!args[0]) {
+        result = JS_NewInt32(ctx, -EINVAL);
+        goto out;
+    }
+    if (pipe2(report, O_CLOEXEC)) {
+        result = native_result(ctx, -1);
+        goto out;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        /* The report must not sit where a descriptor of the child is to go. */
+        int high = fcntl(report[1], F_DUPFD_CLOEXEC, most_descriptors + 1);
+        become(args, env, fds, (int)count, flags);
+        failure = errno;
+        if (write(high, &failure, sizeof failure) < 0)
+            _exit(126);
+        _exit(127);
+    }
+    if (pid < 0) {
+        result = native_result(ctx, -1);
+    } else {
+        close(report[1]);
+        ssize_t got;
+        do
+            got = read(report[0], &failure, sizeof failure);
+        while (got < 0 && errno == EINTR);
+        report[1] = -1;
+        if (got == sizeof failure) {
+            waitpid(pid, NULL, 0);
+            result = JS_NewInt32(ctx, -failure);
+        } else {
+            result = JS_NewInt32(ctx, pid);
+        }
+    }
+    close(report[0]);
+    if (report[1] >= 0)
+        close(report[1]);
+out:
+    free_vector(ctx, args);
+    free_vector(ctx, env);
+    return result;
+}
+
+/* reap() -> [pid, exit code or -1, signal name or null], or null */
+NATIVE(native_reap)
+{
+    int status;
+    pid_t pid = waitpid(-1, &status, WNOHANG);
+    if (pid <= 0)
+        return JS_NULL;
+    JSValue triple = JS_NewArray(ctx);
+    const char *abbreviation = WIFSIGNALED(status) ? sigabbrev_np(WTERMSIG(status)) : NULL;
+    JSValue signal = JS_NULL;
+    if (WIFSIGNALED(status)) {
+        char name[16] = "SIG";
+        strncat(name, abbreviation ? abbreviation : "?", sizeof name - 4);
+        signal = JS_NewString(ctx, name);
+    }
+    JS_SetPropertyUint32(ctx, triple, 0, JS_NewInt32(ctx, pid));
+    JS_SetPropertyUint32(ctx, triple, 1, JS_NewInt32(ctx, WIFEXITED(status) ? WEXITSTATUS(status) : -1));
+    JS_SetPropertyUint32(ctx, triple, 2, signal);
+    return triple;
+}
+
+/* kill(pid, signal number) */
+NATIVE(native_kill)
+{
+    int32_t pid, number;
+    if (JS_ToInt32(ctx, &pid, argv[0]) || JS_ToInt32(ctx, &number, argv[1]))
+        return JS_EXCEPTION;
+    /* 0, -1 and groups would reach ourselves or everybody. */
+    if (pid <= 1)
+        return JS_NewInt32(ctx, -EPERM);
+    return native_result(ctx, kill(pid, number));
+}
+
+/* signals(numbers) -> signalfd; they are blocked from now on */
+NATIVE(native_signals)
+{
+    int64_t count;
+    sigset_t set;
+
+    if (native_length(ctx, argv[0], &count))
+        return JS_EXCEPTION;
+    sigemptyset(&set);
+    for (int64_t i = 0; i < count; i++) {
+        int32_t number;
+        JSValue item = JS_GetPropertyUint32(ctx, argv[0], i);
+        int bad = JS_ToInt32(ctx, &number, item);
+        JS_FreeValue(ctx, item);
+        if (bad)
+            return JS_EXCEPTION;
+        if (sigaddset(&set, number))
+            return native_result(ctx, -1);
+    }
+    if (sigprocmask(SIG_BLOCK, &set, NULL))
+        return native_result(ctx, -1);
+    return native_result(ctx, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+/*
+ * SCHEDOP_shutdown with SHUTDOWN_crash (xen/include/public/sched.h): the domain ends at once and the
+ * toolstack sees reason "crash". Linux offers no other way that does not print a panic first.
+ */
+static int xen_crash(void)
+{
+    struct sched_shutdown shutdown = {.reason = SHUTDOWN_crash};
+    privcmd_hypercall_t call = {
+        .op = __HYPERVISOR_sched_op,
+        .arg = {SCHEDOP_shutdown, (uintptr_t)&shutdown},
+    };
+    int fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int result = ioctl(fd, IOCTL_PRIVCMD_HYPERCALL, &call);
+    close(fd);
+    return result;
+}
+
+/* powerOff("poweroff" | "reboot" | "crash") */
+NATIVE(native_power_off)
+{
+    const char *how = JS_ToCString(ctx, argv[0]);
+    if (!how)
+        return JS_EXCEPTION;
+    int command = !strcmp(how, "reboot") ? RB_AUTOBOOT : RB_POWER_OFF;
+    int crash = !strcmp(how, "crash");
+    JS_FreeCString(ctx, how);
+    if (getpid() != 1)
+        return JS_NewInt32(ctx, -EPERM);
+    sync();
+    if (crash)
+        xen_crash(); /* where that is refused, powering off still ends the domain */
+    return native_result(ctx, reboot(command));
+}
+
+NATIVE(native_exit)
+{
+    int32_t code;
+    if (JS_ToInt32(ctx, &code, argv[0]))
+        return JS_EXCEPTION;
+    exit(code);
+}
+
+NATIVE(native_pid)
+{
+    return JS_NewInt32(ctx, getpid());
+}
+
+/* environment(name) -> value or undefined */
+NATIVE(native_environment)
+{
+    const char *name = JS_ToCString(ctx, argv[0]);
+    if (!name)
+        return JS_EXCEPTION;
+    const char *value = getenv(name);
+    JS_FreeCString(ctx, name);
+    return value ? JS_NewString(ctx, value) : JS_UNDEFINED;
+}

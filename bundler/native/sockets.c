@@ -1,0 +1,152 @@
+/* Sockets, pipes, TAP devices and terminals; all non-blocking and close-on-exec. */
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <linux/netlink.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "native.h"
+
+static JSValue pair(JSContext *ctx, const int fds[2])
+{
+    JSValue both = JS_NewArray(ctx);
+    JS_SetPropertyUint32(ctx, both, 0, JS_NewInt32(ctx, fds[0]));
+    JS_SetPropertyUint32(ctx, both, 1, JS_NewInt32(ctx, fds[1]));
+    return both;
+}
+
+NATIVE(native_socket_pair)
+{
+    int fds[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds))
+        return native_result(ctx, -1);
+    return pair(ctx, fds);
+}
+
+NATIVE(native_pipe)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK))
+        return native_result(ctx, -1);
+    return pair(ctx, fds);
+}
+
+/* A unix stream socket bound to or connected with the path in argv[0]. */
+static JSValue unix_socket(JSContext *ctx, JSValueConst *argv, int listening)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t size;
+    const char *path = JS_ToCStringLen(ctx, &size, argv[0]);
+
+    if (!path)
+        return JS_EXCEPTION;
+    if (size >= sizeof address.sun_path) {
+        JS_FreeCString(ctx, path);
+        return JS_NewInt32(ctx, -ENAMETOOLONG);
+    }
+    memcpy(address.sun_path, path, size);
+    JS_FreeCString(ctx, path);
+
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return native_result(ctx, -1);
+    int failed;
+    if (listening) {
+        unlink(address.sun_path);
+        failed = bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 16);
+    } else {
+        failed = connect(fd, (struct sockaddr *)&address, sizeof address);
+    }
+    if (failed) {
+        JSValue result = native_result(ctx, -1);
+        close(fd);
+        return result;
+    }
+    return JS_NewInt32(ctx, fd);
+}
+
+NATIVE(native_listen_unix)
+{
+    return unix_socket(ctx, argv, 1);
+}
+
+NATIVE(native_connect_unix)
+{
+    return unix_socket(ctx, argv, 0);
+}
+
+NATIVE(native_accept)
+{
+    int32_t fd;
+    if (JS_ToInt32(ctx, &fd, argv[0]))
+        return JS_EXCEPTION;
+    return native_result(ctx, accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
+/* netlinkRoute(groups) */
+NATIVE(native_netlink_route)
+{
+    struct sockaddr_nl address = {.nl_family = AF_NETLINK};
+    if (JS_ToUint32(ctx, &address.nl_groups, argv[0]))
+        return JS_EXCEPTION;
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+    int on = 1;
+    if (fd < 0)
+        return native_result(ctx, -1);
+    /* Extended acknowledgements carry the kernel's own words about an error. */
+    setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
+    setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address)) {
+        JSValue result = native_result(ctx, -1);
+        close(fd);
+        return result;
+    }
+    return JS_NewInt32(ctx, fd);
+}
+
+/* openTap(name, with vnet header) */
+NATIVE(native_open_tap)
+{
+    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+    size_t size;
+    const char *name = JS_ToCStringLen(ctx, &size, argv[0]);
+    if (!name)
+        return JS_EXCEPTION;
+    if (size >= sizeof request.ifr_name) {
+        JS_FreeCString(ctx, name);
+        return JS_NewInt32(ctx, -ENAMETOOLONG);
+    }
+    memcpy(request.ifr_name, name, size);
+    JS_FreeCString(ctx, name);
+    if (JS_ToBool(ctx, argv[1]))
+        request.ifr_flags |= IFF_VNET_HDR;
+
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return native_result(ctx, -1);
+    if (ioctl(fd, TUNSETIFF, &request)) {
+        JSValue result = native_result(ctx, -1);
+        close(fd);
+        return result;
+    }
+    return JS_NewInt32(ctx, fd);
+}
+
+NATIVE(native_terminal_raw)
+{
+    struct termios t;
+    int32_t fd;
+    if (JS_ToInt32(ctx, &fd, argv[0]))
+        return JS_EXCEPTION;
+    if (tcgetattr(fd, &t))
+        return native_result(ctx, -1);
+    cfmakeraw(&t);
+    t.c_cc[VMIN] = 1;
+    t.c_cc[VTIME] = 0;
+    return native_result(ctx, tcsetattr(fd, TCSANOW, &t));
+}
