@@ -1,0 +1,107 @@
+/**
+ * What is slow to make is kept by a hash of what it is made from, outside of the checkout.
+ *
+ * An entry is a directory that appears whole (made beside, then renamed) and never changes after. Two builds
+ * that want the same entry at once are kept apart by flock(1) on a file next to it, which the kernel releases
+ * if its holder dies; what a dead builder left half-made is removed by the next one.
+ */
+
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { progress } from "./progress.ts";
+
+/** Entries that no build has asked for in this time are removed. */
+const KEEP_DAYS = 30;
+/** Waiting for another build is worth a line only when it lasts. */
+const QUIET_WAIT_MS = 1000;
+
+/** The cache directory: `$XDG_CACHE_HOME/linux-stubdom`, `$XDG_CACHE_HOME` being `~/.cache` by default. */
+export function cacheDir(): string {
+  const base = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
+  return join(base, "linux-stubdom");
+}
+
+/** Where logs of steps go: kept between runs, overwritten by the next run of the same step. */
+export function logFile(step: string): string {
+  const dir = join(cacheDir(), "log");
+  mkdirSync(dir, { recursive: true });
+  const file = join(dir, `${step}.log`);
+  rmSync(file, { force: true });
+  return file;
+}
+
+/** sha256, in hex, of named inputs; neither their order nor where one ends and the next begins is lost. */
+export function digest(inputs: Readonly<Record<string, string | Uint8Array>>): string {
+  const hash = createHash("sha256");
+  for (const [name, value] of Object.entries(inputs)) {
+    const bytes = Buffer.from(value);
+    hash.update(`${name}\0${bytes.length}\0`).update(bytes);
+  }
+  return hash.digest("hex");
+}
+
+/** Runs `work` while holding an exclusive lock on `file`, across processes. */
+export async function withLock<T>(file: string, work: () => Promise<T>): Promise<T> {
+  // `cat` inherits the locked descriptor and ends at our end of the pipe, so also when this process is killed.
+  const holder = spawn("flock", ["--exclusive", file, "sh", "-c", "echo locked; exec cat"], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  const ended = new Promise<void>((resolve) => holder.once("close", () => resolve()));
+  const slow = setTimeout(() => progress.note(`waiting for another build (${file})`), QUIET_WAIT_MS);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      holder.stdout.once("data", () => resolve());
+      holder.once("error", (error) => reject(new Error(`flock: ${error.message}; it is part of util-linux`)));
+      holder.once("close", (code) => reject(new Error(`flock ${file}: exit status ${code}`)));
+    });
+    clearTimeout(slow);
+    return await work();
+  } finally {
+    clearTimeout(slow);
+    holder.stdin.end();
+    await ended;
+  }
+}
+
+/** Removes entries (and their left-overs) that were not used for {@link KEEP_DAYS}. */
+function prune(dir: string, keep: string): void {
+  const oldest = Date.now() - KEEP_DAYS * 86_400_000;
+  for (const name of readdirSync(dir)) {
+    const path = join(dir, name);
+    if (!/-[0-9a-f]{16}(\.lock|\.tmp)?$/.test(name) || path.startsWith(keep)) continue;
+    if (statSync(path).mtimeMs < oldest) rmSync(path, { recursive: true, force: true });
+  }
+}
+
+/**
+ * The directory of the entry `name` made from inputs that hash to `key`; `make` fills the directory it is
+ * given when there is none yet.
+ */
+export async function cached(
+  name: string,
+  key: string,
+  make: (dir: string) => Promise<void>,
+): Promise<string> {
+  const dir = cacheDir();
+  mkdirSync(dir, { recursive: true });
+  const entry = join(dir, `${name}-${key.slice(0, 16)}`);
+  const touch = (): string => {
+    const now = new Date();
+    utimesSync(entry, now, now);
+    return entry;
+  };
+  if (existsSync(entry)) return touch();
+  return withLock(`${entry}.lock`, async () => {
+    if (existsSync(entry)) return touch();
+    const unfinished = `${entry}.tmp`;
+    rmSync(unfinished, { recursive: true, force: true });
+    mkdirSync(unfinished);
+    await make(unfinished);
+    renameSync(unfinished, entry);
+    prune(dir, entry);
+    return touch();
+  });
+}

@@ -1,0 +1,176 @@
+/** Debian roots made by mmdebstrap, whatever Debian or Ubuntu the host is, and commands run inside them. */
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { cached, digest, logFile } from "./cache.ts";
+import { run } from "./exec.ts";
+import { progress, type Step } from "./progress.ts";
+
+/** Debian's mirror; the security archive is beside it under `-security`. */
+export function mirror(): string {
+  return process.env.LINUX_STUBDOM_MIRROR || "http://deb.debian.org/debian";
+}
+
+/** Variables that mmdebstrap's apt may need from outside, beside which a root gets nothing of the host. */
+const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+export interface DebianRoot {
+  /** Name of the cache entry and of the log. */
+  readonly name: string;
+  readonly suite: "bookworm" | "trixie";
+  /** mmdebstrap's variant: which packages are there beside `include`. */
+  readonly variant: "apt" | "minbase" | "essential";
+  readonly include: readonly string[];
+  /** Source packages whose files are put into `/usr/src` of the root. */
+  readonly sources?: readonly string[];
+  /** Further lines for mmdebstrap (`--customize-hook=...`), part of the cache's key. */
+  readonly options?: readonly string[];
+}
+
+/** What a missing program is called in apt; used for one message that a person can act on. */
+const NEEDED: Readonly<Record<string, string>> = {
+  "/usr/bin/mmdebstrap": "mmdebstrap",
+  [KEYRING]: "debian-archive-keyring",
+  "/usr/bin/unshare": "util-linux",
+  "/usr/bin/flock": "util-linux",
+};
+
+/** Throws, with the command that helps, unless this host can make and enter roots. */
+export function assertHost(): void {
+  const packages = new Set(
+    Object.entries(NEEDED).flatMap(([file, name]) => (existsSync(file) ? [] : [name])),
+  );
+  if (packages.size > 0) {
+    throw new Error(`the build needs: apt-get install ${[...packages].join(" ")}`);
+  }
+  if (process.getuid?.() !== 0) {
+    throw new Error("the build makes and enters a Debian root, which needs root rights: run it with sudo");
+  }
+}
+
+/** One apt source line for each archive of a suite. */
+function aptLines(suite: DebianRoot["suite"], withSources: boolean): string[] {
+  const types = withSources ? ["deb", "deb-src"] : ["deb"];
+  return types.flatMap((type) => [
+    `${type} ${mirror()} ${suite} main`,
+    `${type} ${mirror()}-security ${suite}-security main`,
+  ]);
+}
+
+/**
+ * A root directory with the packages asked for, from the cache or made now. It is shared: nobody may write
+ * into it. Its packages are those that the mirror had when it was made; remove the cache entry to renew it.
+ */
+export async function debianRoot(spec: DebianRoot): Promise<string> {
+  const { name, suite, variant, include, sources = [], options = [] } = spec;
+  const lines = aptLines(suite, sources.length > 0);
+  const hooks =
+    sources.length === 0
+      ? []
+      : [
+          `--customize-hook=chroot "$1" sh -c "cd /usr/src && apt-get source --download-only ${sources.join(" ")}"`,
+        ];
+  const command = [
+    "mmdebstrap",
+    "--mode=root",
+    `--keyring=${KEYRING}`,
+    `--variant=${variant}`,
+    "--aptopt=Acquire::Retries 5",
+    `--include=${include.join(",")}`,
+    // Nobody reads these here, and they are a quarter of the root.
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    ...hooks,
+    ...options,
+    suite,
+  ];
+  const entry = await cached(
+    name,
+    digest({ command: command.join("\0"), lines: lines.join("\n") }),
+    async (dir) => {
+      assertHost();
+      await progress.step(`${name} (mmdebstrap ${suite})`, async (step) => {
+        await run([...command, join(dir, "root"), "-"], {
+          log: logFile(name),
+          step,
+          input: `${lines.join("\n")}\n`,
+        });
+      });
+    },
+  );
+  return join(entry, "root");
+}
+
+export interface Inside {
+  readonly log: string;
+  readonly step?: Step;
+  /** Host directory -> directory of the root; writable there. */
+  readonly binds: Readonly<Record<string, string>>;
+  /** Added to the few fixed variables that make a build the same everywhere. */
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** Seconds since the epoch that every timestamp in the image has. */
+export const SOURCE_DATE_EPOCH = 0;
+
+/**
+ * The mounts of a root, made in a mount namespace of their own so that nothing stays behind, whatever happens.
+ * The root itself is read-only there. Arguments: root, number of binds, pairs of bind, command.
+ */
+const ENTER = `
+set -eu
+root=$1; count=$2; shift 2
+mount --make-rprivate /
+mount --bind "$root" "$root"
+while [ "$count" -gt 0 ]; do
+  [ -d "$root$2" ] || { echo "no directory $2 in the root" >&2; exit 1; }
+  mount --bind "$1" "$root$2"
+  shift 2; count=$((count - 1))
+done
+mount -o remount,bind,ro "$root"
+mount -t proc proc "$root/proc"
+mount --bind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+exec chroot "$root" "$@"
+`;
+
+/** Runs a shell script (`sh -eu`) inside a root; rejects when it fails, see {@link run}. */
+export async function runInRoot(root: string, script: string, options: Inside): Promise<void> {
+  const env = {
+    PATH: "/usr/sbin:/usr/bin:/sbin:/bin",
+    HOME: "/tmp",
+    LC_ALL: "C.UTF-8",
+    TZ: "UTC",
+    SOURCE_DATE_EPOCH: String(SOURCE_DATE_EPOCH),
+    ...options.env,
+  };
+  const binds = Object.entries(options.binds);
+  await run(
+    [
+      "unshare",
+      "--mount",
+      "--pid",
+      "--fork",
+      "--kill-child=KILL",
+      "--",
+      "sh",
+      "-c",
+      ENTER,
+      "enter",
+      root,
+      String(binds.length),
+      ...binds.flat(),
+      "/usr/bin/env",
+      "-i",
+      ...Object.entries(env).map(([key, value]) => `${key}=${value}`),
+      "nice",
+      "sh",
+      "-eu",
+      "-c",
+      script,
+    ],
+    { log: options.log, ...(options.step === undefined ? {} : { step: options.step }) },
+  );
+}

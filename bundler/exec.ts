@@ -1,0 +1,94 @@
+/** Child processes of the build: each writes into a log file, whose end is shown when it fails. */
+
+import { spawn } from "node:child_process";
+import { createWriteStream, mkdirSync, readFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { createInterface } from "node:readline";
+import type { Step } from "./progress.ts";
+
+const TAIL_LINES = 40;
+
+export interface RunOptions {
+  /** File that gets the command, its standard output and standard error; appended to. */
+  readonly log: string;
+  readonly cwd?: string;
+  readonly env?: NodeJS.ProcessEnv;
+  /** Whose `say` shows the last line of output. */
+  readonly step?: Step;
+  /** Text for standard input; without it, /dev/null. */
+  readonly input?: string;
+}
+
+/** A command that failed: the message holds the command's first words, the end of its log and the log's name. */
+export class CommandError extends Error {
+  override readonly name = "CommandError";
+
+  constructor(
+    readonly command: readonly string[],
+    readonly status: string,
+    readonly log: string,
+    tail: string,
+  ) {
+    super(`${command.slice(0, 4).join(" ").slice(0, 120)}: ${status}\n${tail}\nThe whole log: ${log}`);
+  }
+}
+
+function tailOf(file: string): string {
+  try {
+    return readFileSync(file, "utf8").trimEnd().split("\n").slice(-TAIL_LINES).join("\n");
+  } catch {
+    return "(no log)";
+  }
+}
+
+/** Runs a command to its end; rejects with {@link CommandError} unless it exits with 0. */
+export async function run(command: readonly string[], options: RunOptions): Promise<void> {
+  const [program, ...rest] = command;
+  if (program === undefined) throw new RangeError("run: empty command");
+  mkdirSync(dirname(options.log), { recursive: true });
+  const log = createWriteStream(options.log, { flags: "a" });
+  log.write(`+ ${command.join(" ")}\n`);
+  const child = spawn(program, rest, {
+    cwd: options.cwd,
+    env: options.env ?? process.env,
+    stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
+  });
+  child.stdin?.end(options.input);
+  for (const stream of [child.stdout, child.stderr]) {
+    if (stream === null) continue;
+    createInterface({ input: stream }).on("line", (line) => {
+      log.write(`${line}\n`);
+      options.step?.say(line.trim());
+    });
+  }
+  const status = await new Promise<string>((resolve) => {
+    child.once("error", (error) => resolve(error.message));
+    child.once("close", (code, signal) =>
+      resolve(code === 0 ? "" : signal ? `killed by ${signal}` : `exit status ${code}`),
+    );
+  });
+  await new Promise<void>((resolve) => log.end(resolve));
+  if (status !== "") throw new CommandError(command, status, options.log, tailOf(options.log));
+}
+
+/** Runs a short command and gives its standard output; its standard error is part of the error's message. */
+export async function capture(
+  command: readonly string[],
+  options: { readonly cwd?: string } = {},
+): Promise<string> {
+  const [program, ...rest] = command;
+  if (program === undefined) throw new RangeError("capture: empty command");
+  const child = spawn(program, rest, { cwd: options.cwd, stdio: ["ignore", "pipe", "pipe"] });
+  const out: Buffer[] = [];
+  const err: Buffer[] = [];
+  child.stdout.on("data", (chunk: Buffer) => out.push(chunk));
+  child.stderr.on("data", (chunk: Buffer) => err.push(chunk));
+  const status = await new Promise<string>((resolve) => {
+    child.once("error", (error) => resolve(error.message));
+    child.once("close", (code, signal) => resolve(code === 0 ? "" : `exit status ${code ?? signal}`));
+  });
+  if (status !== "") {
+    throw new Error(`${command.join(" ")}: ${status}\n${Buffer.concat(err).toString().trim()}`);
+  }
+  return Buffer.concat(out).toString();
+}

@@ -1,0 +1,77 @@
+/** The build root: Debian 13 with the compilers, the libraries and the source packages of everything we ship. */
+
+import { join } from "node:path";
+import { debianRoot } from "./debian.ts";
+import { capture } from "./exec.ts";
+
+const PACKAGES = [
+  // compilers and what the kernel's makefiles call
+  "build-essential",
+  "dpkg-dev",
+  "pkg-config",
+  "bc",
+  "bison",
+  "flex",
+  "libelf-dev",
+  "libssl-dev",
+  "kmod",
+  "cpio",
+  "rsync",
+  "xz-utils",
+  "zstd",
+  "bzip2",
+  "ca-certificates",
+  "linux-source-6.12",
+  // agent
+  "quickjs",
+  "libquickjs",
+  "libxen-dev",
+  // QEMU
+  "python3",
+  "python3-venv",
+  "python3-pycotap",
+  "ninja-build",
+  "meson",
+  "libglib2.0-dev",
+  "libpixman-1-dev",
+  "libseccomp-dev",
+  "liburing-dev",
+  "libaio-dev",
+  "zlib1g-dev",
+  "seabios",
+  "ipxe-qemu",
+] as const;
+
+const SOURCES = ["qemu", "busybox"] as const;
+
+/** The directory of the build root, made if the cache has none. Read-only to everybody. */
+export async function buildRoot(): Promise<string> {
+  return debianRoot({
+    name: "build-root",
+    suite: "trixie",
+    variant: "apt",
+    include: PACKAGES,
+    sources: SOURCES,
+    // A place for `runInRoot` to bind to.
+    options: ['--customize-hook=mkdir -p "$1/build" "$1/source" "$1/out" "$1/recipe"'],
+  });
+}
+
+/** Versions of the packages in a root, as `name=version` lines sorted by name. */
+export async function packageVersions(root: string): Promise<string> {
+  const format = "$" + "{Package}=$" + "{Version}\\n";
+  const list = await capture(["chroot", root, "dpkg-query", "--show", `--showformat=${format}`]);
+  return [...new Set(list.trim().split("\n"))].sort().join("\n");
+}
+
+/** The version of one package of a list made by {@link packageVersions}. */
+export function versionOf(versions: string, name: string): string {
+  const line = versions.split("\n").find((l) => l.startsWith(`${name}=`));
+  if (line === undefined) throw new Error(`the build root has no package ${name}`);
+  return line.slice(name.length + 1);
+}
+
+/** Path of a file of a root as the host sees it. */
+export function inRoot(root: string, path: string): string {
+  return join(root, path);
+}
