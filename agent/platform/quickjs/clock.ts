@@ -1,0 +1,57 @@
+import * as native from "stubdom-native";
+import type { Clock } from "../port.ts";
+
+interface Entry {
+  readonly deadline: number;
+  readonly fire: () => void;
+}
+
+/**
+ * Timers over the event loop's one deadline. The list is kept in order of deadline; it holds a handful of
+ * entries at the most, and none while the agent is idle, so that an idle agent never wakes.
+ */
+export function createClock(): Clock {
+  const entries: Entry[] = [];
+  const arm = () => native.armTimer(entries[0]?.deadline ?? -1);
+
+  native.onTimer(() => {
+    const now = native.now();
+    const due = entries.findIndex((entry) => entry.deadline > now);
+    const fired = entries.splice(0, due < 0 ? entries.length : due);
+    arm();
+    for (const entry of fired) {
+      try {
+        entry.fire();
+      } catch (error) {
+        // One broken timer must not swallow the others that are due: it surfaces as an uncaught error.
+        void Promise.reject(error);
+      }
+    }
+  });
+
+  return {
+    now: native.now,
+    setTimer(milliseconds, fire) {
+      let live = true;
+      const entry: Entry = {
+        deadline: native.now() + milliseconds,
+        fire() {
+          if (live) fire();
+          live = false;
+        },
+      };
+      const after = entries.findIndex((other) => other.deadline > entry.deadline);
+      entries.splice(after < 0 ? entries.length : after, 0, entry);
+      arm();
+      return {
+        cancel() {
+          live = false;
+          const index = entries.indexOf(entry);
+          if (index < 0) return;
+          entries.splice(index, 1);
+          arm();
+        },
+      };
+    },
+  };
+}

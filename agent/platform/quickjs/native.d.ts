@@ -1,0 +1,72 @@
+/**
+ * What `bundler/native/` exports to JavaScript. Each function returns a result, or -errno; see the C file
+ * of the same group for what it wants. Nothing but the files in this folder imports it.
+ */
+declare module "stubdom-native" {
+  type Result = number;
+
+  export const argv: string[];
+
+  export function watch(fd: number, direction: 1 | 2, ready: (() => void) | null): Result;
+  export function armTimer(deadline: number): void;
+  export function onTimer(fire: () => void): void;
+  export function onUncaught(report: (error: unknown) => void): void;
+  export function now(): number;
+  export function wallClock(): number;
+
+  export function open(path: string, flags: number, mode: number): Result;
+  export function close(fd: number): Result;
+  export function read(fd: number, into: Uint8Array): Result;
+  export function write(fd: number, from: Uint8Array): Result;
+  export function seek(fd: number, offset: number): Result;
+  export function dataSync(fd: number): Result;
+  export function size(fd: number): Result;
+  export function status(path: string): [mode: number, size: number] | Result;
+  export function readDirectory(path: string): string[] | Result;
+  export function makeDirectory(path: string): Result;
+  export function makeFifo(path: string): Result;
+  export function remove(path: string): Result;
+  export function rename(from: string, to: string): Result;
+  export function readLink(path: string): string | Result;
+  export function symlink(target: string, path: string): Result;
+  export function mount(source: string, target: string, type: string, flags: number, data: string): Result;
+
+  export function spawn(
+    argv: readonly (string | Uint8Array)[],
+    env: readonly string[],
+    descriptors: readonly number[],
+    flags: number,
+  ): Result;
+  export function reap(): [pid: number, code: number, signal: string | null] | null;
+  export function kill(pid: number, signal: number): Result;
+  export function signals(numbers: readonly number[]): Result;
+  export function powerOff(how: string): Result;
+  export function exit(code: number): never;
+  export function pid(): number;
+  export function environment(name: string): string | undefined;
+
+  export function socketPair(): [number, number] | Result;
+  export function listenUnix(path: string): Result;
+  export function accept(fd: number): Result;
+  export function connectUnix(path: string): Result;
+  export function pipe(): [number, number] | Result;
+  export function netlinkRoute(groups: number): Result;
+  export function openTap(name: string, vnetHeader: boolean): Result;
+  export function terminalRaw(fd: number): Result;
+
+  export function encodeText(text: string): ArrayBuffer;
+  export function decodeText(bytes: Uint8Array): string;
+  export function errorName(errno: number): string | undefined;
+
+  /** An opaque libxenvchan server ring. */
+  export interface Vchan {
+    readonly brand: unique symbol;
+  }
+  export function vchanListen(domid: number, path: string): Vchan | Result;
+  export function vchanDescriptor(vchan: Vchan): number;
+  export function vchanAcknowledge(vchan: Vchan): Result;
+  export function vchanState(vchan: Vchan): 0 | 1 | 2;
+  export function vchanRead(vchan: Vchan, into: Uint8Array): Result;
+  export function vchanWrite(vchan: Vchan, from: Uint8Array): Result;
+  export function vchanClose(vchan: Vchan): void;
+}
