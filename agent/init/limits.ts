@@ -1,0 +1,39 @@
+import type { FileSystem } from "../platform/port.ts";
+
+interface Setting {
+  readonly path: string;
+  readonly value: string;
+  readonly why: string;
+}
+
+/** What the kernel must be told before QEMU runs. */
+export const settings: readonly Setting[] = [
+  {
+    path: "/proc/sys/vm/overcommit_memory",
+    value: "1",
+    why: "QEMU's map cache reserves 384 MiB of address space and aborts when refused",
+  },
+  {
+    path: "/proc/sys/vm/swappiness",
+    value: "0",
+    why: "there is no swap; reclaim should drop page cache alone",
+  },
+  {
+    path: "/proc/sys/kernel/printk",
+    value: "3 4 1 3",
+    why: "console 0 carries the agent's log, kernel messages below errors only crowd it",
+  },
+];
+
+/** Applies every setting; returns what the kernel refused, as lines for the log. */
+export function applySettings(files: FileSystem): string[] {
+  const refused: string[] = [];
+  for (const { path, value, why } of settings) {
+    try {
+      files.writeFile(path, value);
+    } catch (error) {
+      refused.push(`${path} not set to ${value}: ${String(error)}; ${why}`);
+    }
+  }
+  return refused;
+}
