@@ -1,6 +1,5 @@
 /** The build root: Debian 13 with the compilers, the libraries and the source packages of everything we ship. */
 
-import { join } from "node:path";
 import { debianRoot } from "./debian.ts";
 import { capture } from "./exec.ts";
 
@@ -44,17 +43,25 @@ const PACKAGES = [
 
 const SOURCES = ["qemu", "busybox"] as const;
 
-/** The directory of the build root, made if the cache has none. Read-only to everybody. */
-export async function buildRoot(): Promise<string> {
-  return debianRoot({
+/** The build root and the exact versions in it, which are part of the key of everything made with it. */
+export interface BuildRoot {
+  readonly path: string;
+  /** `name=version` lines sorted by name. */
+  readonly versions: string;
+}
+
+/** The build root, made if the cache has none. Read-only to everybody. */
+export async function buildRoot(): Promise<BuildRoot> {
+  const path = await debianRoot({
     name: "build-root",
     suite: "trixie",
     variant: "apt",
     include: PACKAGES,
     sources: SOURCES,
-    // A place for `runInRoot` to bind to.
+    // Places for `runInRoot` to bind to.
     options: ['--customize-hook=mkdir -p "$1/build" "$1/source" "$1/out" "$1/recipe"'],
   });
+  return { path, versions: await packageVersions(path) };
 }
 
 /** Versions of the packages in a root, as `name=version` lines sorted by name. */
@@ -69,9 +76,4 @@ export function versionOf(versions: string, name: string): string {
   const line = versions.split("\n").find((l) => l.startsWith(`${name}=`));
   if (line === undefined) throw new Error(`the build root has no package ${name}`);
   return line.slice(name.length + 1);
-}
-
-/** Path of a file of a root as the host sees it. */
-export function inRoot(root: string, path: string): string {
-  return join(root, path);
 }

@@ -1,0 +1,133 @@
+/**
+ * The agent: TypeScript -> one bundle (esbuild) -> QuickJS bytecode as a C array (qjsc) -> one static program
+ * (gcc) with our C module, libquickjs and the static Xen libraries.
+ */
+
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { builtinModules } from "node:module";
+import { join } from "node:path";
+import { build, type Plugin } from "esbuild";
+import { cached, digest, logFile } from "./cache.ts";
+import { runInRoot } from "./debian.ts";
+import { PROJECT } from "./paths.ts";
+import { progress } from "./progress.ts";
+import type { BuildRoot } from "./root.ts";
+
+const NATIVE = join(PROJECT, "bundler/native");
+
+/** Provided by our C code; everything else must be inside the bundle. */
+const NATIVE_MODULE = "stubdom-native";
+
+/** The browser builds are those that need no Node; yargs' one imports two packages from the network. */
+const ALIASES: Readonly<Record<string, string>> = {
+  yargs: "yargs/browser",
+  pino: "pino/browser",
+  "string-width": join(PROJECT, "bundler/shims/string-width.ts"),
+};
+const FROM_NETWORK: readonly (readonly [RegExp, string])[] = [
+  [/^https:\/\/[^/]+\/cliui@/, "cliui"],
+  [/^https:\/\/[^/]+\/yargs-parser@/, "yargs-parser/browser"],
+];
+
+const fromNpm: Plugin = {
+  name: "from-npm",
+  setup(build) {
+    build.onResolve({ filter: /^https:/ }, ({ path, resolveDir, importer }) => {
+      const found = FROM_NETWORK.find(([pattern]) => pattern.test(path));
+      if (found === undefined) return { errors: [{ text: `${importer} imports ${path} from the network` }] };
+      return build.resolve(found[1], { resolveDir, kind: "import-statement" });
+    });
+  },
+};
+
+/** The bundle's text and what esbuild knows about it; rejects when it would need anything that is not in it. */
+async function bundle(entry: string): Promise<{ text: string; metafile: string }> {
+  const result = await build({
+    entryPoints: [entry],
+    absWorkingDir: PROJECT,
+    bundle: true,
+    write: false,
+    metafile: true,
+    format: "esm",
+    // "neutral": no Node built-ins; packages are looked up as a browser would.
+    platform: "neutral",
+    mainFields: ["browser", "module", "main"],
+    conditions: ["browser", "import"],
+    alias: ALIASES,
+    external: [NATIVE_MODULE],
+    target: "es2023",
+    // Names and lines stay, so that a stack trace in a stubdom's log can be read; bytecode hardly grows.
+    minifySyntax: true,
+    treeShaking: true,
+    legalComments: "none",
+    define: { "process.env.NODE_ENV": '"production"' },
+    plugins: [fromNpm],
+    logLevel: "silent",
+  });
+  const outside = Object.values(result.metafile.outputs)
+    .flatMap((output) => output.imports.filter((i) => i.external === true).map((i) => i.path))
+    .filter((path) => path !== NATIVE_MODULE);
+  const node = Object.keys(result.metafile.inputs).filter((path) => builtinModules.includes(path));
+  if (outside.length + node.length > 0) {
+    throw new Error(
+      `the agent's bundle imports what QuickJS does not have: ${[...outside, ...node].join(", ")}`,
+    );
+  }
+  const text = result.outputFiles[0]?.text;
+  if (text === undefined) throw new Error("esbuild gave no output");
+  return { text, metafile: `${JSON.stringify(result.metafile, null, 1)}\n` };
+}
+
+/**
+ * QuickJS and libxenvchan are linked whole from Debian's archives; sections nobody refers to are dropped.
+ * /recipe holds bundle.js and the C files, /build takes the results.
+ */
+const SCRIPT = `
+cd /build
+qjsc -c -m -M ${NATIVE_MODULE} -N stubdom_bundle -o bundle.c /recipe/bundle.js
+# The array is compiled without the warnings that are for people's code.
+gcc -Os -c -o bundle.o bundle.c
+for file in /recipe/*.c; do
+  gcc -std=gnu17 -Wall -Wextra -Werror -Os -ffunction-sections -fdata-sections -fstack-protector-strong \\
+    -D_FORTIFY_SOURCE=2 -D_GNU_SOURCE -fPIE -c -o "$(basename "$file" .c).o" "$file"
+done
+gcc -static-pie -s -Wl,--gc-sections -Wl,-O1 -Wl,-z,relro,-z,now -Wl,--build-id=none -o stubdom *.o \\
+  /usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a \\
+  $(pkg-config --static --libs xenvchan xenstore xengnttab xenevtchn) -lm -lpthread
+`;
+
+export interface Agent {
+  readonly program: string;
+  readonly metafile: string;
+}
+
+/** Makes the agent from `entry`; gives the paths of the program and of esbuild's metafile. */
+export async function buildAgent(root: BuildRoot, entry = join(PROJECT, "agent/main.ts")): Promise<Agent> {
+  const { text, metafile } = await bundle(entry);
+  const sources = readdirSync(NATIVE)
+    .filter((name) => /\.[ch]$/.test(name))
+    .sort();
+  const recipe: Record<string, string> = { "bundle.js": text };
+  for (const name of sources) recipe[name] = readFileSync(join(NATIVE, name), "utf8");
+  const key = digest({ script: SCRIPT, versions: root.versions, metafile, ...recipe });
+  const entryDir = await cached("agent", key, async (dir) => {
+    await progress.step("agent", async (step) => {
+      const input = join(dir, "recipe");
+      const output = join(dir, "build");
+      mkdirSync(input);
+      mkdirSync(output);
+      for (const [name, content] of Object.entries(recipe)) writeFileSync(join(input, name), content);
+      await runInRoot(root.path, SCRIPT, {
+        log: logFile("agent"),
+        step,
+        binds: { [input]: "/recipe", [output]: "/build" },
+      });
+      copyFileSync(join(output, "stubdom"), join(dir, "stubdom"));
+      writeFileSync(join(dir, "stubdom.meta.json"), metafile);
+      writeFileSync(join(dir, "bundle.js"), text);
+      rmSync(input, { recursive: true });
+      rmSync(output, { recursive: true });
+    });
+  });
+  return { program: join(entryDir, "stubdom"), metafile: join(entryDir, "stubdom.meta.json") };
+}
