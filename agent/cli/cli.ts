@@ -1,0 +1,49 @@
+import Yargs from "yargs/browser";
+import type { Platform } from "../platform/port.ts";
+import { version } from "../version.ts";
+import type { Command } from "./command.ts";
+import { argv } from "./commands/argv.ts";
+import { devices } from "./commands/devices.ts";
+import { log } from "./commands/log.ts";
+import { qmp } from "./commands/qmp.ts";
+import { status } from "./commands/status.ts";
+import { xenstore } from "./commands/xenstore.ts";
+
+const commands: readonly Command[] = [status, devices, argv, qmp, xenstore, log];
+
+/** Runs the command line; resolves to the process's exit status: 0, 1 for a failure, 2 for bad usage. */
+export async function runCli(platform: Platform, args: readonly string[]): Promise<number> {
+  let exitStatus = 0;
+  const yargs = Yargs()
+    .scriptName("stubdom")
+    .usage(
+      "$0 <command> [options]\n\nLooks into the Xen stub domain that it runs in: the small guest that holds the QEMU of an HVM guest.",
+    )
+    .option("json", { type: "boolean", default: false, global: true, describe: "Print JSON instead of text" })
+    .version(version)
+    .help()
+    .alias("help", "h")
+    .wrap(100)
+    .strict()
+    .demandCommand(1, "Name a command; `stubdom --help` lists them.")
+    .exitProcess(false)
+    .recommendCommands();
+  for (const command of commands) {
+    yargs.command(
+      command.usage,
+      command.summary,
+      (own) => command.options?.(own) ?? own,
+      async (parsed) => {
+        const result = await command.run(platform, parsed);
+        if (result !== undefined) console.log(parsed.json ? JSON.stringify(result) : command.render(result));
+      },
+    );
+  }
+  // yargs reports both its own complaints and a command's failure here.
+  yargs.fail((message, error) => {
+    exitStatus = error ? 1 : 2;
+    console.error(`stubdom: ${message ?? error.message}`);
+  });
+  await yargs.parseAsync([...args]);
+  return exitStatus;
+}

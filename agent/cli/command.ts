@@ -1,0 +1,40 @@
+import type { Argv } from "yargs";
+import type { Platform } from "../platform/port.ts";
+
+/** One command of the command line: what yargs needs to offer it, and what it does. */
+export interface Command {
+  /** Name and positional arguments in yargs' notation. */
+  readonly usage: string;
+  readonly summary: string;
+  /** Adds the command's own options and examples. */
+  readonly options?: (yargs: Argv) => Argv;
+  /** Returns what to print: with `--json` as it is, otherwise through {@link render}. */
+  run(platform: Platform, args: Arguments): Promise<unknown>;
+  /** Text for a person. */
+  render(result: unknown): string;
+}
+
+export type Arguments = Readonly<Record<string, unknown>>;
+
+/** Rows with their columns aligned. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  for (const row of rows) {
+    for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
+  }
+  return rows
+    .map((row) =>
+      row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0))).join("  "),
+    )
+    .join("\n");
+}
+
+/** Lines `key  value` of an object, nested values as JSON. */
+export function fields(result: unknown): string {
+  return table(
+    Object.entries(result as object).map(([key, value]) => [
+      key,
+      typeof value === "string" ? value : JSON.stringify(value),
+    ]),
+  );
+}
