@@ -1,0 +1,87 @@
+/** How one setting is read, written and explained. */
+export interface Field<Value> {
+  /** `undefined` when `text` is no such value. */
+  parse(text: string): Value | undefined;
+  write(value: Value): string;
+  readonly fallback: Value;
+  /** What may be written, for warnings and for the documentation. */
+  readonly allowed: string;
+  readonly help: string;
+}
+
+function choice<const Value extends string>(
+  values: readonly Value[],
+  fallback: NoInfer<Value>,
+  help: string,
+): Field<Value> {
+  return {
+    parse: (text) => values.find((value) => value === text.toLowerCase()),
+    write: (value) => value,
+    fallback,
+    allowed: values.join(", "),
+    help,
+  };
+}
+
+const yes = ["1", "on", "yes", "true"];
+const no = ["0", "off", "no", "false"];
+
+function flag(fallback: boolean, help: string): Field<boolean> {
+  return {
+    parse: (text) =>
+      yes.includes(text.toLowerCase()) ? true : no.includes(text.toLowerCase()) ? false : undefined,
+    write: (value) => (value ? "on" : "off"),
+    fallback,
+    allowed: `${yes.join(", ")} or ${no.join(", ")}`,
+    help,
+  };
+}
+
+/** A duration, written in seconds, in the configuration in milliseconds. */
+function seconds(fallback: number, help: string): Field<number> {
+  const least = 0.1;
+  const most = 600;
+  return {
+    parse(text) {
+      if (!/^\d+(\.\d+)?$/.test(text)) return undefined;
+      const value = Number(text);
+      return value >= least && value <= most ? Math.round(value * 1000) : undefined;
+    },
+    write: (value) => String(value / 1000),
+    fallback: fallback * 1000,
+    allowed: `seconds, ${least} to ${most}`,
+    help,
+  };
+}
+
+/**
+ * Every setting there is. This table alone decides what is parsed, what holds by default, and what
+ * /etc/stubdom.ini says about it.
+ */
+export const fields = {
+  loglevel: choice(["debug", "info", "warn", "error"], "info", "The least severe lines that are logged."),
+  logformat: choice(["human", "json"], "human", "How a line of the log looks on console 0."),
+  shell: flag(false, "A root shell on the primary console (xl console <guest>-dm), for debugging only."),
+  lateNotice: seconds(4, "When something is waited for this long, the log and xenstore name it."),
+  frontendDeadline: seconds(12, "How long disks, NICs and consoles may take to connect to their backends."),
+  qemuDeadline: seconds(12, "How long QEMU may take from its start to its first QMP answer."),
+  diskCache: choice(
+    ["none", "writeback"],
+    "none",
+    "Whether the stubdom's page cache holds disk data. With none, dom0's backend sees every request at once.",
+  ),
+  diskAio: choice(
+    ["io_uring", "native", "threads"],
+    "io_uring",
+    "How QEMU hands disk requests to the kernel. native needs disk_cache = none.",
+  ),
+  netJoint: choice(["tc", "bridge"], "tc", "What joins an emulated NIC to its PV network interface."),
+  sandbox: flag(true, "QEMU's own seccomp filter. Off only to find out whether it is in the way."),
+} satisfies Record<string, Field<never> | Field<string> | Field<boolean> | Field<number>>;
+
+export type FieldName = keyof typeof fields;
+
+type ValueOf<F> = F extends Field<infer Value> ? Value : never;
+
+/** Deadlines and notices are in milliseconds. */
+export type Config = { readonly [Name in FieldName]: ValueOf<(typeof fields)[Name]> };

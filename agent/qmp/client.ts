@@ -1,0 +1,195 @@
+import { encodeText } from "../bytes/text.ts";
+import type { Logger } from "../log/logger.ts";
+import type { Clock, Timer } from "../platform/port.ts";
+import type { ByteStream } from "../platform/stream.ts";
+import { QmpCommandError, QmpConnectionClosed, QmpError, QmpFramingError, QmpTimeout } from "./errors.ts";
+import {
+  isJsonObject,
+  type JsonObject,
+  type JsonValue,
+  type Message,
+  MessageReader,
+  replyBounds,
+} from "./framing.ts";
+
+export interface QmpEvent {
+  readonly name: string;
+  readonly data: JsonObject;
+}
+
+/**
+ * Where a connection stands; it only ever moves to the right:
+ * `greeting` (nothing received) -> `negotiating` -> `ready` (commands are taken) -> `closed`.
+ */
+export type QmpState = "greeting" | "negotiating" | "ready" | "closed";
+
+interface Pending {
+  readonly command: string;
+  readonly deadline: Timer;
+  resolve(value: JsonValue): void;
+  reject(error: QmpError): void;
+}
+
+/** How long one command may take unless its caller says otherwise, in milliseconds. */
+const commandDeadline = 5_000;
+
+/**
+ * The agent's own QMP connection. QEMU is not trusted: a reply to nothing, an unknown event or a broken
+ * message is logged or ends the connection, and never reaches a caller as a value of a surprising shape.
+ */
+export class QmpClient {
+  #state: QmpState = "greeting";
+  #nextId = 1;
+  #pending = new Map<number, Pending>();
+  #greeted: { resolve(): void; reject(error: QmpError): void } | undefined;
+
+  constructor(
+    private readonly stream: ByteStream,
+    private readonly context: {
+      readonly clock: Clock;
+      readonly log: Logger;
+      /** Called for each event, in order; must not throw. */
+      readonly onEvent?: (event: QmpEvent) => void;
+      /** Called once, when the connection has ended for whatever reason. */
+      readonly onClosed?: (reason: QmpError) => void;
+    },
+  ) {}
+
+  get state(): QmpState {
+    return this.#state;
+  }
+
+  /**
+   * Waits for QEMU's greeting and leaves negotiation mode. Call it once, before anything else.
+   *
+   * @param milliseconds for both steps together
+   * @throws QmpTimeout, QmpConnectionClosed, QmpFramingError; the connection is closed then
+   */
+  async handshake(milliseconds: number): Promise<void> {
+    const started = this.context.clock.now();
+    const greeted = new Promise<void>((resolve, reject) => {
+      this.#greeted = { resolve, reject };
+    });
+    const deadline = this.context.clock.setTimer(milliseconds, () =>
+      this.#end(new QmpTimeout("the connection", milliseconds)),
+    );
+    void this.#receive();
+    try {
+      await greeted;
+    } finally {
+      deadline.cancel();
+    }
+    const left = Math.max(0, milliseconds - (this.context.clock.now() - started));
+    try {
+      await this.#send("qmp_capabilities", {}, left);
+    } catch (error) {
+      this.#end(error instanceof QmpError ? error : new QmpError(String(error)));
+      throw error;
+    }
+    if (this.#state === "negotiating") this.#state = "ready";
+  }
+
+  /**
+   * Runs one command; any number may be under way at once.
+   *
+   * @throws QmpCommandError when QEMU refuses it, QmpTimeout, QmpConnectionClosed
+   */
+  execute(command: string, args: JsonObject = {}, milliseconds = commandDeadline): Promise<JsonValue> {
+    if (this.#state === "ready") return this.#send(command, args, milliseconds);
+    return Promise.reject(new QmpConnectionClosed(`QMP ${command}: the connection is ${this.#state}`));
+  }
+
+  /** Idempotent; what is pending is rejected. */
+  close(): void {
+    this.#end(new QmpConnectionClosed("QMP: closed by the agent"));
+  }
+
+  #send(command: string, args: JsonObject, milliseconds: number): Promise<JsonValue> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      const deadline = this.context.clock.setTimer(milliseconds, () => {
+        this.#pending.delete(id);
+        reject(new QmpTimeout(command, milliseconds));
+      });
+      this.#pending.set(id, { command, deadline, resolve, reject });
+      const request = encodeText(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
+      // Whoever ended the connection has rejected this command too.
+      this.stream.write(request).catch((error: unknown) => this.#end(closed(error)));
+    });
+  }
+
+  async #receive(): Promise<void> {
+    const reader = new MessageReader(replyBounds);
+    try {
+      for (;;) {
+        const chunk = await this.stream.read();
+        if (chunk === null) throw new QmpConnectionClosed("QMP: QEMU closed the connection");
+        for (const piece of reader.push(chunk)) if (piece.kind === "message") this.#dispatch(piece.message);
+      }
+    } catch (error) {
+      this.#end(error instanceof QmpError ? error : closed(error));
+    }
+  }
+
+  #dispatch(message: Message): void {
+    if (message.raw("event") !== undefined) this.#event(message);
+    else if (message.raw("QMP") !== undefined) this.#greeting();
+    else this.#answer(message);
+  }
+
+  #greeting(): void {
+    if (this.#state !== "greeting") throw new QmpFramingError("QEMU greeted twice");
+    this.#state = "negotiating";
+    this.#greeted?.resolve();
+  }
+
+  #answer(message: Message): void {
+    const id = message.value("id");
+    const pending = typeof id === "number" ? this.#pending.get(id) : undefined;
+    if (typeof id !== "number" || pending === undefined) {
+      // Also the late answer to a command that was given up.
+      this.context.log.debug({}, "QMP: an answer that nobody waits for");
+      return;
+    }
+    this.#pending.delete(id);
+    pending.deadline.cancel();
+    const error = message.value("error");
+    if (error === undefined) pending.resolve(message.value("return") ?? null);
+    else pending.reject(commandError(pending.command, error));
+  }
+
+  #event(message: Message): void {
+    const name = message.value("event");
+    const data = message.value("data");
+    if (typeof name !== "string") throw new QmpFramingError("an event without a name");
+    this.context.onEvent?.({ name, data: isJsonObject(data) ? data : {} });
+  }
+
+  #end(reason: QmpError): void {
+    if (this.#state === "closed") return;
+    this.#state = "closed";
+    this.stream.close();
+    this.#greeted?.reject(reason);
+    for (const { deadline, reject } of this.#pending.values()) {
+      deadline.cancel();
+      reject(reason);
+    }
+    this.#pending.clear();
+    this.context.onClosed?.(reason);
+  }
+}
+
+function closed(error: unknown): QmpError {
+  return new QmpConnectionClosed(
+    `QMP: the connection broke: ${error instanceof Error ? error.message : error}`,
+  );
+}
+
+function commandError(command: string, error: JsonValue): QmpCommandError {
+  const { class: errorClass, desc } = isJsonObject(error) ? error : {};
+  return new QmpCommandError(
+    command,
+    typeof errorClass === "string" ? errorClass : "GenericError",
+    typeof desc === "string" ? desc : "(no description)",
+  );
+}

@@ -1,0 +1,182 @@
+import { concatBytes } from "../bytes/bytes.ts";
+import { encodeText } from "../bytes/text.ts";
+import type { ByteStream } from "../platform/stream.ts";
+import { QmpCommandError, QmpFramingError } from "./errors.ts";
+import {
+  commandBounds,
+  isJsonObject,
+  type JsonObject,
+  type JsonValue,
+  LineScanner,
+  type Message,
+  MessageReader,
+} from "./framing.ts";
+
+/**
+ * A command carried out by the agent in QEMU's place: gets its arguments, returns what becomes `return`.
+ * A {@link QmpCommandError} becomes the error of that class, any other error a `GenericError`.
+ */
+export type CommandHandler = (args: JsonObject) => Promise<JsonValue>;
+
+export interface SessionSummary {
+  /** Who ended the session. `fault`: bytes that are not QMP, or a stream that broke. */
+  readonly endedBy: "toolstack" | "qemu" | "fault";
+  readonly error?: Error;
+  /** Commands passed on or taken over. */
+  readonly commands: number;
+}
+
+/**
+ * One session of the toolstack, from its connection to its end, over one connection of its own to QEMU: QEMU
+ * itself then greets each session and forgets its half-written commands and its capabilities, and nothing
+ * of one session can reach the next.
+ *
+ * All bytes pass unchanged, in order, no faster than the other side takes them, but for the commands named
+ * in `takeOver`. Such a command waits until QEMU has answered every command before it; those after it wait
+ * for its answer. Both streams are closed when the promise resolves; it never rejects.
+ */
+export function proxySession(
+  toolstack: ByteStream,
+  qemu: ByteStream,
+  takeOver: ReadonlyMap<string, CommandHandler> = new Map(),
+): Promise<SessionSummary> {
+  return new Session(toolstack, qemu, takeOver).run();
+}
+
+class Session {
+  /** What QEMU still owes; the greeting is the first of it. */
+  #unanswered = 1;
+  #commands = 0;
+  /** Called when nothing is owed and what was passed to the toolstack ends with a whole line. */
+  #whenQuiet: (() => void) | undefined;
+  /** An answer of ours, to be sent between two lines of QEMU's. */
+  #answer: Uint8Array | undefined;
+  /** Whether what was passed to the toolstack so far ends with a whole line. */
+  #lineStart = true;
+  #summary: SessionSummary | undefined;
+
+  constructor(
+    private readonly toolstack: ByteStream,
+    private readonly qemu: ByteStream,
+    private readonly takeOver: ReadonlyMap<string, CommandHandler>,
+  ) {}
+
+  async run(): Promise<SessionSummary> {
+    await Promise.all([
+      this.#ending("toolstack", this.#passCommands()),
+      this.#ending("qemu", this.#passReplies()),
+    ]);
+    return { ...(this.#summary ?? { endedBy: "fault" }), commands: this.#commands };
+  }
+
+  /** Whichever direction ends first says why, and takes the other one with it. */
+  async #ending(side: "toolstack" | "qemu", direction: Promise<void>): Promise<void> {
+    let summary: SessionSummary = { endedBy: side, commands: 0 };
+    try {
+      await direction;
+    } catch (error) {
+      const fault = error instanceof Error ? error : new Error(String(error));
+      summary = { endedBy: "fault", error: fault, commands: 0 };
+    }
+    this.#summary ??= summary;
+    this.toolstack.close();
+    this.qemu.close();
+    this.#whenQuiet?.();
+  }
+
+  async #passCommands(): Promise<void> {
+    const reader = new MessageReader(commandBounds);
+    for (let chunk = await this.toolstack.read(); chunk !== null; chunk = await this.toolstack.read()) {
+      for (const piece of reader.push(chunk)) {
+        if (piece.kind === "space") await this.qemu.write(piece.bytes);
+        else await this.#command(piece.message);
+      }
+    }
+  }
+
+  async #command(message: Message): Promise<void> {
+    this.#commands++;
+    const handler = this.#handlerOf(message);
+    if (handler === undefined) {
+      this.#unanswered++;
+      return this.qemu.write(message.bytes);
+    }
+    await this.#quiet();
+    // The session may have ended meanwhile; a command that nobody waits for any more is not begun.
+    if (this.#summary !== undefined) return;
+    const answer = await carryOut(message, handler);
+    await this.#send(answer);
+  }
+
+  #handlerOf(message: Message): CommandHandler | undefined {
+    if (this.takeOver.size === 0) return undefined;
+    try {
+      const name = message.lenientValue("execute");
+      return typeof name === "string" ? this.takeOver.get(name) : undefined;
+    } catch (error) {
+      // QEMU words the error for what is no JSON.
+      if (error instanceof QmpFramingError) return undefined;
+      throw error;
+    }
+  }
+
+  #quiet(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#whenQuiet = () => {
+        if (this.#summary === undefined && (this.#unanswered > 0 || !this.#lineStart)) return;
+        this.#whenQuiet = undefined;
+        resolve();
+      };
+      this.#whenQuiet();
+    });
+  }
+
+  /** Between two lines: at once, or when the line that QEMU is in the middle of has ended. */
+  async #send(answer: Uint8Array): Promise<void> {
+    if (this.#lineStart) return this.toolstack.write(answer);
+    this.#answer = answer;
+    // Its bytes go out with QEMU's next line; what the toolstack sent after it waits for that.
+    await this.#quiet();
+  }
+
+  async #passReplies(): Promise<void> {
+    const lines = new LineScanner();
+    for (let chunk = await this.qemu.read(); chunk !== null; chunk = await this.qemu.read()) {
+      let passed = 0;
+      const parts: Uint8Array[] = [];
+      for (const end of lines.push(chunk, (kind) => this.#answered(kind))) {
+        if (this.#answer === undefined) break;
+        parts.push(chunk.subarray(passed, end), this.#answer);
+        passed = end;
+        this.#answer = undefined;
+      }
+      if (passed < chunk.length) parts.push(chunk.subarray(passed));
+      this.#lineStart = lines.atStart;
+      const written = this.toolstack.write(parts.length === 1 ? (parts[0] ?? chunk) : concatBytes(parts));
+      this.#whenQuiet?.();
+      await written;
+    }
+  }
+
+  #answered(kind: "event" | "answer"): void {
+    if (kind === "answer" && this.#unanswered > 0) this.#unanswered--;
+  }
+}
+
+async function carryOut(message: Message, handler: CommandHandler): Promise<Uint8Array> {
+  const id = message.raw("id");
+  const idMember = id === undefined ? [] : [encodeText(', "id": '), id];
+  let outcome: string;
+  try {
+    const args = message.lenientValue("arguments") ?? {};
+    if (!isJsonObject(args)) throw new Error("QMP input member 'arguments' must be an object");
+    outcome = `"return": ${JSON.stringify(await handler(args))}`;
+  } catch (error) {
+    const refusal =
+      error instanceof QmpCommandError
+        ? { class: error.errorClass, desc: error.description }
+        : { class: "GenericError", desc: error instanceof Error ? error.message : String(error) };
+    outcome = `"error": ${JSON.stringify(refusal)}`;
+  }
+  return concatBytes([encodeText(`{${outcome}`), ...idMember, encodeText("}\r\n")]);
+}
