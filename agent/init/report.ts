@@ -1,0 +1,63 @@
+import { printable } from "../log/format.ts";
+import type { Logger } from "../log/logger.ts";
+import type { Operations } from "../xenstore/operations.ts";
+import type { PhaseTime } from "./phases.ts";
+
+/** Longest text that is written to one node; xenstore's own limit is 4096 bytes. */
+const longestText = 1000;
+
+/**
+ * What dom0 can see of the agent, under `/local/domain/S/device-model/T/agent/`:
+ *
+ *     version           the agent's
+ *     phase             the phase that has begun last, or `failed`, or `ended`
+ *     phases/<name>     when each began, milliseconds since the stub domain's kernel booted
+ *     qemu/pid, exit    QEMU's process, and how it ended
+ *     memory            KiB available of KiB in all, and the least seen
+ *     error             the last error: thing, value, remedy
+ *
+ * Only the stub domain and dom0 may read it: the guest that it serves is not trusted.
+ *
+ * Writes are sent in order and not waited for; one that fails is logged once. What must have arrived before
+ * the machine ends is waited for with {@link flush}.
+ */
+export class DomainReport {
+  #last: Promise<void> = Promise.resolve();
+  #complained = false;
+
+  constructor(
+    private readonly store: Operations,
+    /** `/local/domain/S/device-model/T/agent` */
+    readonly path: string,
+    private readonly log: Logger,
+  ) {}
+
+  open(domid: number, version: string): void {
+    this.#do(this.store.mkdir(this.path));
+    this.#do(this.store.setPermissions(this.path, [{ domid, access: "none" }]));
+    this.write("version", version);
+  }
+
+  phase(time: PhaseTime): void {
+    this.write("phase", time.phase);
+    this.write(`phases/${time.phase}`, time.began.toFixed(1));
+  }
+
+  write(node: string, value: string | number): void {
+    this.#do(this.store.write(`${this.path}/${node}`, printable(String(value)).slice(0, longestText)));
+  }
+
+  /** Resolves once everything so far has been answered, or refused. */
+  flush(): Promise<void> {
+    return this.#last;
+  }
+
+  #do(request: Promise<void>): void {
+    const settled = request.catch((error: unknown) => {
+      if (this.#complained) return;
+      this.#complained = true;
+      this.log.warn({ path: this.path }, `dom0 cannot see the agent's state: ${String(error)}`);
+    });
+    this.#last = Promise.all([this.#last, settled]).then(() => {});
+  }
+}
