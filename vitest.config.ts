@@ -1,6 +1,8 @@
 import { defineConfig } from "vitest/config";
 
-// Each project is one kind of proof: pure logic, the compiled program, the real thing on the emulated host.
+const minute = 60_000;
+
+/** One project for each kind of proof: pure logic, the compiled program, the real thing on the emulated host. */
 export default defineConfig({
   test: {
     projects: [
@@ -10,6 +12,16 @@ export default defineConfig({
           name: "binary",
           include: ["test/binary/**/*.test.ts"],
           testTimeout: 30_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        // Real time matters there, and one emulated host fills two cores: one file after the other.
+        test: {
+          name: "xen",
+          include: ["test/xen/**/*.test.ts"],
+          testTimeout: 10 * minute,
+          hookTimeout: 10 * minute,
           fileParallelism: false,
         },
       },

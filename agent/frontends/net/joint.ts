@@ -1,0 +1,250 @@
+/**
+ * The joint between a NIC that QEMU emulates and the guest's network: QEMU's TAP on one side, the netfront
+ * of the same MAC on the other, and nothing of the stub domain's own in between. It has no address, answers
+ * no ARP, speaks no IPv6, and sends no frame that the guest or the network did not.
+ *
+ *     guest <-> QEMU <-> descriptor | tapN ==> ethM | netback in dom0 <-> network
+ *                                   |      <==      |
+ *
+ * `tc` (default): every frame that comes in on one interface is redirected to the other before the stack
+ * sees it. A frame that the other side does not take is dropped. No address table, no exempt groups.
+ *
+ * `bridge`: a bridge with these two ports, without learning and spanning tree. It keeps STP, pause and LACP
+ * frames from passing, which Linux allows no bridge to do otherwise.
+ *
+ * Checksums and segments: netback hands over packets whose TCP checksum is still blank and which are up to
+ * 64 KiB long. The TAP has no virtio header, so it takes neither, and Linux fills in the checksum and cuts
+ * the segments on the way to it; QEMU always reads whole frames of at most the MTU.
+ *
+ * In either kind the interfaces come up only when nothing can pass by the joint.
+ */
+import type { Logger } from "../../log/logger.ts";
+import { type FileSystem, type Sockets, SystemError } from "../../platform/port.ts";
+import type { Link } from "./link-messages.ts";
+import { type Candidate, type EmulatedNic, isCandidate, matchNic } from "./match.ts";
+import { RouteClient, RouteError, type RoutePlatform } from "./route.ts";
+
+export type JointKind = "tc" | "bridge";
+
+export interface JointPlatform extends RoutePlatform {
+  readonly files: FileSystem;
+  readonly sockets: Pick<Sockets, "netlinkRoute" | "openTap">;
+}
+
+/**
+ * Frames that wait on either side. As many as fit in netback's ring and in the e1000's default one; while
+ * the guest is paused they stay, which at about 2.3 KiB each costs 0.6 MiB a NIC and direction.
+ */
+const QUEUE = 256;
+
+/** What dom0 gives its own ends of the vifs: no frame is ever meant for it. */
+const PORT_ADDRESS = "fe:ff:ff:ff:ff:ff";
+
+/** How to undo one thing that a joint did; done last to first. */
+type Step = () => Promise<void>;
+
+/** One emulated NIC, joined. */
+export interface Joint {
+  readonly nic: EmulatedNic;
+  readonly kind: JointKind;
+  /** Interface of the stub domain that leads to the network. */
+  readonly front: Link;
+  readonly tap: Link;
+  /** The TAP's queue, for QEMU to inherit as `-netdev tap,fd=`. */
+  readonly descriptor: number;
+  /**
+   * Closes the agent's copy of {@link descriptor}, once QEMU has its own: from then on the TAP goes away
+   * with QEMU's. Idempotent.
+   */
+  handedOver(): void;
+  /**
+   * Ends the joint: nothing passes any more, both interfaces are down. Never rejects; what cannot be undone
+   * is logged. Idempotent, also after either interface is gone.
+   */
+  tearDown(): Promise<void>;
+  /** Resolves once the joint has been torn down, whatever the reason. */
+  readonly ended: Promise<void>;
+}
+
+/** Joins the NICs of one stub domain; holds the netlink socket that all of them use. */
+export class NetworkJoiner {
+  readonly #platform: JointPlatform;
+  readonly #route: RouteClient;
+  readonly #kind: JointKind;
+  readonly #log: Logger;
+  readonly #joints = new Set<Joint>();
+
+  constructor(platform: JointPlatform, kind: JointKind, log: Logger) {
+    this.#platform = platform;
+    this.#route = new RouteClient(platform);
+    this.#kind = kind;
+    this.#log = log;
+  }
+
+  /** The joints that stand. */
+  get joints(): ReadonlySet<Joint> {
+    return this.#joints;
+  }
+
+  /**
+   * Joins `nics`, whose frontends are connected, each to the interface of its MAC. All or none: when one
+   * fails the others are torn down again. Throws {@link NoMatchError}, {@link RouteError}, SystemError.
+   */
+  async joinAll(nics: readonly EmulatedNic[]): Promise<Joint[]> {
+    const candidates = await this.#candidates();
+    const pairs = nics.map((nic) => ({ nic, front: matchNic(nic, candidates) }));
+    const joined: Joint[] = [];
+    try {
+      for (const { nic, front } of pairs) joined.push(await this.#join(nic, front));
+    } catch (error) {
+      await Promise.all(joined.map((joint) => joint.tearDown()));
+      throw error;
+    }
+    return joined;
+  }
+
+  /** Tears down every joint and closes the netlink socket. Idempotent. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#joints].map((joint) => joint.tearDown()));
+    this.#route.close();
+  }
+
+  async #candidates(): Promise<Candidate[]> {
+    const taken = new Set([...this.#joints].map((joint) => joint.front.index));
+    const links = await this.#route.links();
+    return links
+      .filter((link) => isCandidate(link) && !taken.has(link.index))
+      .map((link) => ({ link, nodename: this.#nodename(link) }));
+  }
+
+  /** What sysfs calls the xenbus device behind `link`: `device/vif/N`. */
+  #nodename(link: Link): string | undefined {
+    try {
+      const bytes = this.#platform.files.readFile(`/sys/class/net/${link.name}/device/nodename`, 4096);
+      return String.fromCharCode(...bytes).trim();
+    } catch (error) {
+      if (error instanceof SystemError && error.code === "ENOENT") return undefined;
+      throw error;
+    }
+  }
+
+  async #join(nic: EmulatedNic, front: Link): Promise<Joint> {
+    const tapName = `tap${nic.devid}`;
+    const descriptor = this.#platform.sockets.openTap(tapName, false);
+    let tap: Link;
+    try {
+      tap = await this.#route.link(tapName);
+    } catch (error) {
+      this.#platform.descriptors.close(descriptor);
+      throw error;
+    }
+    // From here on the joint looks after itself, also when an interface goes away half-way through.
+    const undo: Step[] = [];
+    const joint = this.#watched(nic, front, tap, descriptor, undo);
+    try {
+      for (const link of [tap, front]) await this.#silence(link, front.mtu);
+      if (this.#kind === "tc") await this.#redirect(tap, front, undo);
+      else await this.#bridge(nic, tap, front, undo);
+      for (const link of [tap, front]) {
+        undo.push(() => this.#route.change(link, { up: false }));
+        await this.#route.change(link, { up: true });
+      }
+      if (!this.#joints.has(joint))
+        throw new RouteError(`join ${tap.name} to ${front.name}`, "ENODEV", undefined);
+    } catch (error) {
+      await joint.tearDown();
+      throw error;
+    }
+    this.#log.info(
+      {
+        nic: nic.devid,
+        mac: nic.mac,
+        tap: tap.name,
+        interface: front.name,
+        mtu: front.mtu,
+        joint: this.#kind,
+      },
+      `NIC ${nic.devid} (${nic.mac}): ${tap.name} joined to ${front.name} by ${this.#kind}`,
+    );
+    return joint;
+  }
+
+  /** The joint as an object, torn down when either interface goes away. */
+  #watched(nic: EmulatedNic, front: Link, tap: Link, descriptor: number, undo: readonly Step[]): Joint {
+    let finish: () => void = () => {};
+    const ended = new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    let open = true;
+    const handedOver = () => {
+      if (open) this.#platform.descriptors.close(descriptor);
+      open = false;
+    };
+    const end = async () => {
+      for (const stop of watches) stop();
+      this.#joints.delete(joint);
+      await this.#undo(nic, undo);
+      handedOver();
+      this.#log.info(
+        { nic: nic.devid, mac: nic.mac },
+        `NIC ${nic.devid}: ${tap.name} and ${front.name} parted`,
+      );
+      finish();
+    };
+    let ending: Promise<void> | undefined;
+    const tearDown = () => {
+      ending ??= end();
+      return ending;
+    };
+    const joint: Joint = { nic, kind: this.#kind, front, tap, descriptor, handedOver, tearDown, ended };
+    const watches = [front, tap].map((link) =>
+      this.#route.onRemoval(link.index, () => {
+        this.#log.warn({ nic: nic.devid, interface: link.name }, `NIC ${nic.devid}: ${link.name} is gone`);
+        void tearDown();
+      }),
+    );
+    this.#joints.add(joint);
+    return joint;
+  }
+
+  /** While `link` is down: takes from it what would make the stub domain speak on it, sets its sizes. */
+  async #silence(link: Link, mtu: number): Promise<void> {
+    // Our kernel has no IPv6; another one would announce itself on every interface that comes up.
+    const noIpv6 = `/proc/sys/net/ipv6/conf/${link.name}/disable_ipv6`;
+    if (this.#platform.files.exists(noIpv6)) this.#platform.files.writeFile(noIpv6, "1");
+    await this.#route.change(link, { up: false, arp: false, mtu, transmitQueue: QUEUE });
+  }
+
+  async #redirect(tap: Link, front: Link, undo: Step[]): Promise<void> {
+    for (const [from, to] of [
+      [tap, front],
+      [front, tap],
+    ] as const) {
+      await this.#route.redirect(from, to);
+      undo.push(() => this.#route.endRedirect(from));
+    }
+  }
+
+  async #bridge(nic: EmulatedNic, tap: Link, front: Link, undo: Step[]): Promise<void> {
+    const bridge = await this.#route.createBridge(`br${nic.devid}`);
+    undo.push(() => this.#route.deleteLink(bridge));
+    await this.#silence(bridge, front.mtu);
+    // A bridge keeps for itself what is sent to the address of one of its ports, and netfront's is the guest's.
+    undo.push(() => this.#route.change(front, { address: front.mac }));
+    for (const port of [tap, front])
+      await this.#route.change(port, { address: PORT_ADDRESS, master: bridge.index });
+    await this.#route.change(bridge, { up: true });
+  }
+
+  async #undo(nic: EmulatedNic, steps: readonly Step[]): Promise<void> {
+    for (const step of steps.toReversed()) {
+      try {
+        await step();
+      } catch (error) {
+        // The interface went away, and everything on it went with it.
+        if (error instanceof RouteError && error.code === "ENODEV") continue;
+        this.#log.warn({ nic: nic.devid, error: String(error) }, `NIC ${nic.devid}: ${String(error)}`);
+      }
+    }
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * Netlink's messages and attributes, as netlink(7) and rtnetlink(7) lay them out. Pure: bytes in, bytes out.
+ *
+ *     one datagram = messages, each padded to 4 bytes
+ *
+ *     0        4      6       8          12       16
+ *     +--------+------+-------+----------+--------+---------------- - - -
+ *     | length | type | flags | sequence | port   | payload
+ *     +--------+------+-------+----------+--------+---------------- - - -
+ *       u32      u16    u16     u32        u32      length - 16 bytes
+ *
+ *     payload = a header that `type` tells, then attributes, each padded to 4 bytes
+ *
+ *     0        2             4
+ *     +--------+-------------+----------- - - -
+ *     | length | type        | value, or attributes again
+ *     +--------+-------------+----------- - - -
+ *       u16      u16: bit 15 "nested", bit 14 "big-endian", 14 bits of type
+ *
+ *     payload of NLMSG_ERROR, which acknowledges too (error 0)
+ *
+ *     0        4                            20
+ *     +--------+----------------------------+------------- - - -
+ *     | error  | header of the request      | attributes, only with NLM_F_ACK_TLVS
+ *     +--------+----------------------------+------------- - - -
+ *       s32, -errno
+ *
+ * Without NLM_F_CAPPED the whole request stands where its header is drawn. Lengths count their own header
+ * and not the padding. Integers are in the machine's byte order: the agent runs on x86, little-endian.
+ */
+import { concatBytes } from "../../bytes/bytes.ts";
+import { decodeText, encodeText } from "../../bytes/text.ts";
+
+export const NLMSG_NOOP = 1;
+export const NLMSG_ERROR = 2;
+export const NLMSG_DONE = 3;
+
+export const NLM_F_REQUEST = 0x001;
+export const NLM_F_ACK = 0x004;
+/** In an answer: the table changed while it was being dumped, so it may be inconsistent. */
+export const NLM_F_DUMP_INTR = 0x010;
+export const NLM_F_DUMP = 0x300;
+export const NLM_F_EXCL = 0x200;
+export const NLM_F_CREATE = 0x400;
+const NLM_F_CAPPED = 0x100;
+const NLM_F_ACK_TLVS = 0x200;
+
+const MESSAGE_HEADER = 16;
+const ATTRIBUTE_HEADER = 4;
+const ATTRIBUTE_TYPE = 0x3fff;
+const ATTRIBUTE_LENGTH_MAX = 0xffff;
+const NLMSGERR_ATTR_MSG = 1;
+/** A sentence in the log; the kernel's own texts are far shorter. */
+const KERNEL_TEXT_MAX = 256;
+
+/** The kernel's answer is not laid out as netlink(7) says, or a request cannot be laid out so. */
+export class NetlinkFormatError extends Error {
+  override readonly name = "NetlinkFormatError";
+  constructor(what: string) {
+    super(`netlink: ${what}`);
+  }
+}
+
+/** One message. `payload` is a view into the datagram that it was decoded from. */
+export interface NetlinkMessage {
+  readonly type: number;
+  readonly flags: number;
+  /** The request's number in its answers; 0 in a notification. */
+  readonly sequence: number;
+  readonly payload: Uint8Array;
+}
+
+/** How the kernel ended a request. */
+export interface NetlinkResult {
+  /** 0 for success. */
+  readonly errno: number;
+  /** The kernel's own sentence about the error, when it gave one (extended acknowledgement). */
+  readonly text: string | undefined;
+}
+
+/** Values of one level of attributes by type; of two with the same type the last, as in the kernel. */
+export type Attributes = ReadonlyMap<number, Uint8Array>;
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function padded(length: number): number {
+  return (length + 3) & ~3;
+}
+
+/** The message as a datagram of its own. The port is left 0: the kernel knows who asks. */
+export function encodeMessage(message: NetlinkMessage): Uint8Array {
+  const length = MESSAGE_HEADER + message.payload.length;
+  const bytes = new Uint8Array(padded(length));
+  const view = viewOf(bytes);
+  view.setUint32(0, length, true);
+  view.setUint16(4, message.type, true);
+  view.setUint16(6, message.flags, true);
+  view.setUint32(8, message.sequence, true);
+  bytes.set(message.payload, MESSAGE_HEADER);
+  return bytes;
+}
+
+/**
+ * The messages of one datagram, in order. Throws {@link NetlinkFormatError} when one does not fit: a datagram
+ * longer than the buffer it was read into is cut by the kernel and ends here too.
+ */
+export function decodeMessages(datagram: Uint8Array): NetlinkMessage[] {
+  const view = viewOf(datagram);
+  const messages: NetlinkMessage[] = [];
+  for (let offset = 0; offset < datagram.length; ) {
+    const rest = datagram.length - offset;
+    if (rest < MESSAGE_HEADER)
+      throw new NetlinkFormatError(`message header at byte ${offset} is cut: ${rest} of 16 bytes`);
+    const length = view.getUint32(offset, true);
+    if (length < MESSAGE_HEADER || length > rest)
+      throw new NetlinkFormatError(`message at byte ${offset} claims ${length} bytes, ${rest} are there`);
+    messages.push({
+      type: view.getUint16(offset + 4, true),
+      flags: view.getUint16(offset + 6, true),
+      sequence: view.getUint32(offset + 8, true),
+      payload: datagram.subarray(offset + MESSAGE_HEADER, offset + length),
+    });
+    offset += padded(length);
+  }
+  return messages;
+}
+
+/** One attribute with its padding; `value` in several parts, so that attributes nest by being listed. */
+export function attribute(type: number, ...value: readonly Uint8Array[]): Uint8Array {
+  const whole = concatBytes(value);
+  const length = ATTRIBUTE_HEADER + whole.length;
+  if (length > ATTRIBUTE_LENGTH_MAX)
+    throw new NetlinkFormatError(`attribute ${type} would be ${length} bytes, at most 65535 fit`);
+  const bytes = new Uint8Array(padded(length));
+  const view = viewOf(bytes);
+  view.setUint16(0, length, true);
+  view.setUint16(2, type, true);
+  bytes.set(whole, ATTRIBUTE_HEADER);
+  return bytes;
+}
+
+export function decodeAttributes(bytes: Uint8Array): Attributes {
+  const view = viewOf(bytes);
+  const attributes = new Map<number, Uint8Array>();
+  for (let offset = 0; offset < bytes.length; ) {
+    const rest = bytes.length - offset;
+    if (rest < ATTRIBUTE_HEADER)
+      throw new NetlinkFormatError(`attribute header at byte ${offset} is cut: ${rest} of 4 bytes`);
+    const length = view.getUint16(offset, true);
+    const type = view.getUint16(offset + 2, true) & ATTRIBUTE_TYPE;
+    if (length < ATTRIBUTE_HEADER || length > rest)
+      throw new NetlinkFormatError(`attribute ${type} claims ${length} bytes, ${rest} are there`);
+    attributes.set(type, bytes.subarray(offset + ATTRIBUTE_HEADER, offset + length));
+    offset += padded(length);
+  }
+  return attributes;
+}
+
+export function u8(value: number): Uint8Array {
+  return Uint8Array.of(value);
+}
+
+export function u16(value: number): Uint8Array {
+  const bytes = new Uint8Array(2);
+  viewOf(bytes).setUint16(0, value, true);
+  return bytes;
+}
+
+export function u32(value: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  viewOf(bytes).setUint32(0, value, true);
+  return bytes;
+}
+
+/** `text` with the NUL that NLA_STRING attributes end in. */
+export function zeroTerminated(text: string): Uint8Array {
+  return concatBytes([encodeText(text), u8(0)]);
+}
+
+/** The number in attribute `type`, `undefined` when it is not there; throws when it is not 4 bytes. */
+export function readU32(attributes: Attributes, type: number): number | undefined {
+  const value = attributes.get(type);
+  if (value === undefined) return undefined;
+  if (value.length !== 4) throw new NetlinkFormatError(`attribute ${type} has ${value.length} bytes, not 4`);
+  return viewOf(value).getUint32(0, true);
+}
+
+/** The text in attribute `type` up to its NUL, `undefined` when it is not there. */
+export function readText(attributes: Attributes, type: number): string | undefined {
+  const value = attributes.get(type);
+  if (value === undefined) return undefined;
+  const end = value.indexOf(0);
+  return decodeText(end < 0 ? value : value.subarray(0, end));
+}
+
+/** How an NLMSG_ERROR or NLMSG_DONE message says that its request went. */
+export function decodeResult(message: NetlinkMessage): NetlinkResult {
+  const { payload } = message;
+  if (payload.length < 4)
+    throw new NetlinkFormatError(`end of request ${message.sequence} has ${payload.length} bytes, needs 4`);
+  const view = viewOf(payload);
+  const errno = -view.getInt32(0, true);
+  if (errno < 0) throw new NetlinkFormatError(`request ${message.sequence} ended with ${-errno}, not -errno`);
+  if ((message.flags & NLM_F_ACK_TLVS) === 0) return { errno, text: undefined };
+
+  let attributesAt = 4;
+  if (message.type === NLMSG_ERROR) {
+    if (payload.length < 4 + MESSAGE_HEADER)
+      throw new NetlinkFormatError(`end of request ${message.sequence} lacks the request's header`);
+    const capped = (message.flags & NLM_F_CAPPED) !== 0;
+    attributesAt += capped ? MESSAGE_HEADER : padded(view.getUint32(4, true));
+  }
+  const text = readText(decodeAttributes(payload.subarray(attributesAt)), NLMSGERR_ATTR_MSG);
+  return { errno, text: text?.slice(0, KERNEL_TEXT_MAX) };
+}

@@ -1,0 +1,195 @@
+import type { Clock, Platform } from "../platform/port.ts";
+import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
+import { Connection, type ConnectionOptions } from "./connection.ts";
+import { type ConnectionLost, ProtocolError, WaitTimedOut, XenstoreError } from "./errors.ts";
+import { Operations } from "./operations.ts";
+import type { MessageName, ReplyBody, RequestBody } from "./wire.ts";
+
+export const xenbusDevice = "/dev/xen/xenbus";
+
+/** How often a transaction is begun anew after EAGAIN. */
+const transactionAttempts = 32;
+
+export interface Watch {
+  /** Idempotent. No event is delivered once it has been called; resolves when xenstored knows too. */
+  stop(): Promise<void>;
+}
+
+/** A transaction's view of the store; refused once the transaction has ended, for its id may be another's by then. */
+class Transaction extends Operations {
+  #ended = false;
+
+  async end(commit: boolean): Promise<void> {
+    this.#ended = true;
+    await super.request("transactionEnd", commit, `transaction ${this.transactionId}`);
+  }
+
+  protected override request<N extends MessageName>(
+    type: N,
+    body: RequestBody<N>,
+    operand: string,
+  ): Promise<ReplyBody<N>> {
+    if (this.#ended) {
+      return Promise.reject(new ProtocolError(`${type} ${operand}: asked of a transaction that has ended`));
+    }
+    return super.request(type, body, operand);
+  }
+}
+
+/** The agent's connection to xenstored. See {@link Operations} for what it reads and writes. */
+export class XenstoreClient extends Operations {
+  #nextToken = 1;
+
+  constructor(
+    stream: ByteStream,
+    readonly clock: Clock,
+    options: ConnectionOptions = {},
+  ) {
+    super(new Connection(stream, clock, options), 0);
+  }
+
+  /** Opens the kernel's device; throws `SystemError` when there is none (not a Xen domain, or no devtmpfs). */
+  static connect(
+    platform: Pick<Platform, "descriptors" | "clock">,
+    options: ConnectionOptions = {},
+  ): XenstoreClient {
+    const fd = platform.descriptors.open(xenbusDevice, { access: "read-write", nonBlocking: true });
+    return new XenstoreClient(
+      new DescriptorStream(platform.descriptors, fd, xenbusDevice),
+      platform.clock,
+      options,
+    );
+  }
+
+  /** Requests without a reply yet; while it is 0 and no watch fires, nothing here wakes. */
+  get inFlight(): number {
+    return this.connection.inFlight;
+  }
+
+  /** `/local/domain/<domid>`. */
+  domainPath(domid: number): Promise<string> {
+    return this.request("getDomainPath", domid, `domain ${domid}`);
+  }
+
+  /** False once the domain is gone, and before the toolstack introduced it. */
+  isDomainIntroduced(domid: number): Promise<boolean> {
+    return this.request("isDomainIntroduced", domid, `domain ${domid}`);
+  }
+
+  /**
+   * Runs `body` in a transaction and commits it: all of its writes or none. `body` runs again, on a fresh
+   * view, when somebody else's change got in between, so it must have no other effects; after many times
+   * the EAGAIN is thrown. What `body` throws discards the transaction.
+   */
+  async transaction<T>(body: (tx: Operations) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      const id = await this.request("transactionStart", null, "transaction");
+      if (id === 0) throw new ProtocolError("transaction id 0, which means none");
+      const tx = new Transaction(this.connection, id);
+      try {
+        const result = await this.#run(tx, body);
+        await tx.end(true);
+        return result;
+      } catch (error) {
+        const conflict = error instanceof XenstoreError && error.code === "EAGAIN";
+        if (!conflict || attempt === transactionAttempts) throw error;
+      }
+    }
+  }
+
+  /**
+   * Calls `onEvent` with the path of every change at or below `path`, and once at the start. Events may be
+   * spurious: read what matters anew. `onLost` is called when the connection ends while the watch stands.
+   *
+   * Setting and stopping a watch blocks this thread for a round trip (see {@link Connection}): one watch
+   * over a directory is better than one for each of its nodes.
+   */
+  async watch(
+    path: string,
+    onEvent: (path: string) => void,
+    onLost: (error: ConnectionLost) => void = () => {},
+  ): Promise<Watch> {
+    const token = `w${this.#nextToken++}`;
+    // Before the request: the first event can overtake the reply.
+    this.connection.listen(token, { changed: onEvent, lost: onLost });
+    try {
+      await this.request("watch", { path, token }, path);
+    } catch (error) {
+      this.connection.unlisten(token);
+      throw error;
+    }
+    let stopped: Promise<void> | undefined;
+    return {
+      stop: () => {
+        this.connection.unlisten(token);
+        stopped ??= this.request("unwatch", { path, token }, path).then(() => {});
+        return stopped;
+      },
+    };
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.connection.close();
+  }
+
+  /** The body's error counts, not that of discarding what it left. */
+  async #run<T>(tx: Transaction, body: (tx: Operations) => Promise<T>): Promise<T> {
+    try {
+      return await body(tx);
+    } catch (error) {
+      await tx.end(false).catch(() => {});
+      throw error;
+    }
+  }
+}
+
+/**
+ * Waits until `accept` likes the text of `path` (`undefined` while it does not exist), and returns that
+ * text. Event-driven; throws {@link WaitTimedOut} after `milliseconds`.
+ */
+export async function waitFor(
+  client: XenstoreClient,
+  path: string,
+  accept: (value: string | undefined) => boolean,
+  milliseconds: number,
+): Promise<string | undefined> {
+  let finish: (value: string | undefined) => void = () => {};
+  let fail: (error: unknown) => void = () => {};
+  const accepted = new Promise<string | undefined>((resolve, reject) => {
+    finish = resolve;
+    fail = reject;
+  });
+  let last: string | undefined;
+  let reading = false;
+  let again = false;
+  const look = async () => {
+    again = true;
+    if (reading) return;
+    reading = true;
+    try {
+      // An event during a read means that the read may be old: once more then, however many came.
+      while (again) {
+        again = false;
+        last = await client.tryReadText(path);
+        if (accept(last)) finish(last);
+      }
+    } catch (error) {
+      fail(error);
+    } finally {
+      reading = false;
+    }
+  };
+  const timer = client.clock.setTimer(milliseconds, () => fail(new WaitTimedOut(path, last, milliseconds)));
+  try {
+    const watch = await client.watch(path, () => void look(), fail);
+    try {
+      return await accepted;
+    } finally {
+      void watch.stop().catch(() => {});
+    }
+  } finally {
+    timer.cancel();
+    accepted.catch(() => {});
+  }
+}

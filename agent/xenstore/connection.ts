@@ -1,0 +1,238 @@
+import { type Logger, silentLogger } from "../log/logger.ts";
+import type { Clock, Timer } from "../platform/port.ts";
+import { SystemError } from "../platform/port.ts";
+import type { ByteStream } from "../platform/stream.ts";
+import {
+  ConnectionLost,
+  ProtocolError,
+  RequestTimedOut,
+  XenstoreError,
+  type XenstoreFailure,
+} from "./errors.ts";
+import {
+  encodePacket,
+  headerSize,
+  type MessageName,
+  messages,
+  type Packet,
+  PacketDecoder,
+  payloadLimit,
+  type ReplyBody,
+  type RequestBody,
+} from "./wire.ts";
+
+export interface ConnectionOptions {
+  /** Longest wait for one reply, in milliseconds. Default 5000. */
+  readonly deadline?: number;
+  readonly log?: Logger;
+}
+
+/** What a watch calls; neither may throw for long: it is logged and dropped. */
+export interface WatchListener {
+  /** `path` as xenstored names it: relative when the watch was set on a relative path. */
+  changed(path: string): void;
+  lost(error: ConnectionLost): void;
+}
+
+interface Pending {
+  readonly type: MessageName;
+  readonly operand: string;
+  readonly transactionId: number;
+  readonly expires: number;
+  resolve(packet: Packet): void;
+  reject(error: XenstoreFailure): void;
+}
+
+const defaultDeadline = 5000;
+
+/**
+ * Requests and their replies over one stream, any number in flight, matched by req_id.
+ *
+ * The stream is Linux's /dev/xen/xenbus, whose ways (drivers/xen/xenbus/xenbus_dev_frontend.c) shape this:
+ * - one write is at most one packet, what follows in the same write is dropped: so one write a packet;
+ * - header and payload together are at most 4096 bytes, 16 less than the protocol allows;
+ * - WATCH and UNWATCH are carried out inside of write(2), which waits for xenstored, and their refusals
+ *   come as write's errno rather than as a reply;
+ * - events can come before the reply to the WATCH they belong to, and carry no req_id;
+ * - it never ends and never would block on write: only a reply's deadline tells that xenstored is gone.
+ */
+export class Connection {
+  readonly #pending = new Map<number, Pending>();
+  readonly #listeners = new Map<string, WatchListener>();
+  readonly #decoder = new PacketDecoder();
+  readonly #deadline: number;
+  readonly #log: Logger;
+  #nextId = 1;
+  #timer: Timer | undefined;
+  /** `undefined` while the connection stands; then why it does not. */
+  #lost: string | undefined;
+
+  constructor(
+    private readonly stream: ByteStream,
+    private readonly clock: Clock,
+    options: ConnectionOptions = {},
+  ) {
+    this.#deadline = options.deadline ?? defaultDeadline;
+    this.#log = options.log ?? silentLogger;
+    void this.#receive();
+  }
+
+  /** `operand` names the request in errors: a path, or a domid. */
+  async request<N extends MessageName>(
+    type: N,
+    body: RequestBody<N>,
+    operand: string,
+    transactionId = 0,
+  ): Promise<ReplyBody<N>> {
+    const payload = (messages[type].request.encode as (value: RequestBody<N>) => Uint8Array)(body);
+    if (headerSize + payload.length > payloadLimit) throw new XenstoreError("E2BIG", type, operand);
+    const packet = await this.#exchange(type, payload, operand, transactionId);
+    if (packet.type === "error") {
+      throw new XenstoreError(messages.error.reply.decode(packet.payload), type, operand);
+    }
+    try {
+      return messages[type].reply.decode(packet.payload) as ReplyBody<N>;
+    } catch (error) {
+      if (error instanceof ProtocolError) this.#lose(error.message);
+      throw error;
+    }
+  }
+
+  /** Events of `token` go to `listener` from now on. */
+  listen(token: string, listener: WatchListener): void {
+    if (this.#lost === undefined) this.#listeners.set(token, listener);
+  }
+
+  unlisten(token: string): void {
+    this.#listeners.delete(token);
+  }
+
+  /** Requests without a reply yet. */
+  get inFlight(): number {
+    return this.#pending.size;
+  }
+
+  /** Idempotent; requests under way fail, watches are told. */
+  close(): void {
+    this.#lose("closed by the agent");
+  }
+
+  #exchange(type: MessageName, payload: Uint8Array, operand: string, transactionId: number): Promise<Packet> {
+    return new Promise((resolve, reject) => {
+      if (this.#lost !== undefined) {
+        reject(new ConnectionLost(this.#lost, `${type} ${operand}`));
+        return;
+      }
+      const requestId = this.#takeId();
+      const expires = this.clock.now() + this.#deadline;
+      this.#pending.set(requestId, { type, operand, transactionId, expires, resolve, reject });
+      this.#armTimer();
+      this.stream.write(encodePacket({ type, requestId, transactionId, payload })).catch((error: unknown) => {
+        if (error instanceof SystemError) {
+          this.#settle(requestId)?.reject(new XenstoreError(error.code, type, operand));
+        } else {
+          this.#lose(String(error));
+        }
+      });
+    });
+  }
+
+  /** 0 is left to requests of nobody; after 2^32 requests an id still in flight is skipped. */
+  #takeId(): number {
+    let id = this.#nextId;
+    while (id === 0 || this.#pending.has(id)) id = (id + 1) >>> 0;
+    this.#nextId = (id + 1) >>> 0;
+    return id;
+  }
+
+  #settle(requestId: number): Pending | undefined {
+    const pending = this.#pending.get(requestId);
+    this.#pending.delete(requestId);
+    if (this.#pending.size === 0) {
+      this.#timer?.cancel();
+      this.#timer = undefined;
+    }
+    return pending;
+  }
+
+  /** One timer for all: deadlines are equal, so the oldest request, first in the map, expires first. */
+  #armTimer(): void {
+    if (this.#timer !== undefined) return;
+    const oldest = this.#pending.values().next().value;
+    if (oldest === undefined) return;
+    this.#timer = this.clock.setTimer(oldest.expires - this.clock.now(), () => {
+      this.#timer = undefined;
+      const now = this.clock.now();
+      for (const [id, pending] of this.#pending) {
+        if (pending.expires > now) break;
+        this.#settle(id)?.reject(new RequestTimedOut(pending.type, pending.operand, this.#deadline));
+      }
+      this.#armTimer();
+    });
+  }
+
+  async #receive(): Promise<void> {
+    try {
+      for (;;) {
+        const chunk = await this.stream.read();
+        if (chunk === null) break;
+        for (const packet of this.#decoder.decode(chunk)) this.#deliver(packet);
+        if (this.#lost !== undefined) return;
+      }
+      const { partial } = this.#decoder;
+      this.#lose(partial === 0 ? "cut between packets" : `cut ${partial} bytes into a packet`);
+    } catch (error) {
+      this.#lose(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #deliver(packet: Packet): void {
+    if (packet.type === "watchEvent") {
+      const { path, token } = messages.watchEvent.reply.decode(packet.payload);
+      // An event of a watch just stopped is still on its way now and then.
+      const listener = this.#listeners.get(token);
+      if (listener !== undefined) this.#guard(path, () => listener.changed(path));
+      return;
+    }
+    // A reply that came after its deadline finds nobody, which is no fault of the protocol.
+    const pending = this.#settle(packet.requestId);
+    if (pending === undefined) return;
+    if (
+      (packet.type !== pending.type && packet.type !== "error") ||
+      packet.transactionId !== pending.transactionId
+    ) {
+      const detail = `a ${packet.type} reply (transaction ${packet.transactionId}) to ${pending.type} ${pending.operand} (transaction ${pending.transactionId})`;
+      pending.reject(new ProtocolError(detail));
+      throw new ProtocolError(detail);
+    }
+    pending.resolve(packet);
+  }
+
+  #lose(reason: string): void {
+    if (this.#lost !== undefined) return;
+    this.#lost = reason;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.stream.close();
+    const pending = [...this.#pending.values()];
+    const listeners = [...this.#listeners.values()];
+    this.#pending.clear();
+    this.#listeners.clear();
+    for (const { type, operand, reject } of pending) {
+      reject(new ConnectionLost(reason, `${type} ${operand}`));
+    }
+    const error = new ConnectionLost(reason);
+    for (const listener of listeners) this.#guard("lost", () => listener.lost(error));
+  }
+
+  #guard(what: string, call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      this.#log.error(
+        { error: String(error), what },
+        `xenstore: a watch's listener failed: ${String(error)}`,
+      );
+    }
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * Runs every test of the project in order of cost, and ends with one line `N passed, N failed`.
+ *
+ *     scripts/test                 everything
+ *     scripts/test unit binary     only these parts
+ */
+
+import { spawn } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+
+interface Counts {
+  passed: number;
+  failed: number;
+}
+
+interface Part {
+  readonly name: string;
+  readonly what: string;
+  run(): Promise<Counts>;
+}
+
+/** Where vitest leaves its counts, and the lab its logs. */
+const results = "dist/test";
+
+const parts: readonly Part[] = [
+  { name: "check", what: "lint, format and types", run: () => command("npm", ["run", "--silent", "check"]) },
+  { name: "unit", what: "pure logic, against golden data and fakes", run: () => vitest("unit") },
+  { name: "build", what: "the image", run: () => command("npm", ["run", "--silent", "build"]) },
+  {
+    name: "native",
+    what: "the C module under sanitizers",
+    run: () => command("npx", ["tsx", "test/native/run.ts"]),
+  },
+  { name: "binary", what: "the compiled agent", run: () => vitest("binary") },
+  { name: "xen", what: "guests on the emulated Xen host", run: () => vitest("xen") },
+];
+
+function execute(program: string, args: readonly string[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ["ignore", "inherit", "inherit"] });
+    child.once("error", reject);
+    child.once("exit", (code) => resolve(code ?? 1));
+  });
+}
+
+/** A command that is one test: its exit status decides. */
+async function command(program: string, args: readonly string[]): Promise<Counts> {
+  const status = await execute(program, args);
+  return status === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
+}
+
+/** A project of vitest.config.ts. A run that broke before it counted is a failure too. */
+async function vitest(project: string): Promise<Counts> {
+  const file = `${results}/${project}.json`;
+  rmSync(file, { force: true });
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${file}`];
+  const status = await execute("npx", ["vitest", "run", "--project", project, ...reporters]);
+  let counts: Counts = { passed: 0, failed: 0 };
+  try {
+    const report = JSON.parse(readFileSync(file, "utf8")) as {
+      numPassedTests: number;
+      numFailedTests: number;
+    };
+    counts = { passed: report.numPassedTests, failed: report.numFailedTests };
+  } catch {
+    // No report: judged by the status below.
+  }
+  return status !== 0 && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
+}
+
+async function main(names: readonly string[]): Promise<number> {
+  const unknown = names.filter((name) => !parts.some((part) => part.name === name));
+  if (unknown.length > 0) {
+    for (const { name, what } of parts) console.error(`  ${name.padEnd(8)} ${what}`);
+    console.error(`scripts/test: no part ${unknown.join(", ")}; name any of the above, or none for all`);
+    return 2;
+  }
+  mkdirSync(results, { recursive: true });
+  const total: Counts = { passed: 0, failed: 0 };
+  const summary: string[] = [];
+  for (const part of parts) {
+    if (names.length > 0 && !names.includes(part.name)) continue;
+    console.log(`\n== ${part.name}: ${part.what}`);
+    const began = Date.now();
+    const { passed, failed } = await part.run();
+    total.passed += passed;
+    total.failed += failed;
+    const seconds = ((Date.now() - began) / 1000).toFixed(0);
+    summary.push(`${part.name.padEnd(8)} ${passed} passed, ${failed} failed, ${seconds} s`);
+    // Everything after the build needs what it makes.
+    if (part.name === "build" && failed > 0) break;
+  }
+  console.log(`\n${summary.join("\n")}\n`);
+  console.log(`${total.passed} passed, ${total.failed} failed`);
+  return total.failed > 0 ? 1 : 0;
+}
+
+process.exitCode = await main(process.argv.slice(2));
