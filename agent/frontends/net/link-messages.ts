@@ -9,6 +9,7 @@
  *       u8       u8    u16     s32      u32      u32: which flags a request sets
  */
 import { concatBytes } from "../../bytes/bytes.ts";
+import { encodeText } from "../../bytes/text.ts";
 import {
   attribute,
   decodeAttributes,
@@ -130,9 +131,9 @@ export function changeLink(index: number, change: LinkChange): Uint8Array {
     if (!change.arp) flags |= IFF_NOARP;
   }
   const parts = [header(index, flags, changed)];
-  if (change.transmitQueue !== undefined) parts.push(attribute(IFLA_TXQLEN, u32(change.transmitQueue)));
   if (change.address !== undefined) parts.push(attribute(IFLA_ADDRESS, macBytes(change.address)));
   if (change.mtu !== undefined) parts.push(attribute(IFLA_MTU, u32(change.mtu)));
+  if (change.transmitQueue !== undefined) parts.push(attribute(IFLA_TXQLEN, u32(change.transmitQueue)));
   if (change.master !== undefined) parts.push(attribute(IFLA_MASTER, u32(change.master)));
   return concatBytes(parts);
 }
@@ -147,7 +148,7 @@ export function newBridge(name: string): Uint8Array {
     nameAttribute(name),
     attribute(
       IFLA_LINKINFO,
-      attribute(IFLA_INFO_KIND, zeroTerminated("bridge")),
+      attribute(IFLA_INFO_KIND, encodeText("bridge")),
       attribute(
         IFLA_INFO_DATA,
         attribute(IFLA_BR_FORWARD_DELAY, u32(0)),

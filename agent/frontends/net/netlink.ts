@@ -48,6 +48,8 @@ const NLM_F_ACK_TLVS = 0x200;
 const MESSAGE_HEADER = 16;
 const ATTRIBUTE_HEADER = 4;
 const ATTRIBUTE_TYPE = 0x3fff;
+/** Set on a type whose attribute holds attributes, for the few readers that insist on it. */
+export const NLA_F_NESTED = 0x8000;
 const ATTRIBUTE_LENGTH_MAX = 0xffff;
 const NLMSGERR_ATTR_MSG = 1;
 /** A sentence in the log; the kernel's own texts are far shorter. */
@@ -201,8 +203,9 @@ export function decodeResult(message: NetlinkMessage): NetlinkResult {
   if (payload.length < 4)
     throw new NetlinkFormatError(`end of request ${message.sequence} has ${payload.length} bytes, needs 4`);
   const view = viewOf(payload);
-  const errno = -view.getInt32(0, true);
-  if (errno < 0) throw new NetlinkFormatError(`request ${message.sequence} ended with ${-errno}, not -errno`);
+  const code = view.getInt32(0, true);
+  if (code > 0) throw new NetlinkFormatError(`request ${message.sequence} ended with ${code}, not -errno`);
+  const errno = Math.abs(code);
   if ((message.flags & NLM_F_ACK_TLVS) === 0) return { errno, text: undefined };
 
   let attributesAt = 4;

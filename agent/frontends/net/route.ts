@@ -158,7 +158,12 @@ export class RouteClient {
     const flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     await this.#ask({ action, type: RTM_NEWQDISC, flags, payload: newIngress(from.index) });
     try {
-      await this.#ask({ action, type: RTM_NEWTFILTER, flags, payload: newRedirect(from.index, to.index, []) });
+      await this.#ask({
+        action,
+        type: RTM_NEWTFILTER,
+        flags,
+        payload: newRedirect(from.index, to.index, []),
+      });
     } catch (error) {
       await this.endRedirect(from).catch(() => {});
       throw error;

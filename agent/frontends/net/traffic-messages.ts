@@ -20,7 +20,7 @@
  *       SEL  tc_u32_sel
  */
 import { concatBytes } from "../../bytes/bytes.ts";
-import { attribute, u32, zeroTerminated } from "./netlink.ts";
+import { attribute, NLA_F_NESTED, u32, zeroTerminated } from "./netlink.ts";
 
 export const RTM_NEWQDISC = 36;
 export const RTM_DELQDISC = 37;
@@ -98,7 +98,7 @@ export function newRedirect(from: number, to: number, keys: readonly U32Key[]): 
         attribute(
           1,
           attribute(TCA_ACT_KIND, zeroTerminated("mirred")),
-          attribute(TCA_ACT_OPTIONS, attribute(TCA_MIRRED_PARMS, mirred(to))),
+          attribute(TCA_ACT_OPTIONS | NLA_F_NESTED, attribute(TCA_MIRRED_PARMS, mirred(to))),
         ),
       ),
       attribute(TCA_U32_SEL, selector(keys)),
