@@ -153,6 +153,8 @@ export class NetworkJoiner {
         throw new RouteError(`join ${tap.name} to ${front.name}`, "ENODEV", undefined);
     } catch (error) {
       await joint.tearDown();
+      // A joint that ended by itself knew nothing of the step that was then under way.
+      await this.#undo(nic, undo);
       throw error;
     }
     this.#log.info(
@@ -170,7 +172,7 @@ export class NetworkJoiner {
   }
 
   /** The joint as an object, torn down when either interface goes away. */
-  #watched(nic: EmulatedNic, front: Link, tap: Link, descriptor: number, undo: readonly Step[]): Joint {
+  #watched(nic: EmulatedNic, front: Link, tap: Link, descriptor: number, undo: Step[]): Joint {
     let finish: () => void = () => {};
     const ended = new Promise<void>((resolve) => {
       finish = resolve;
@@ -236,8 +238,9 @@ export class NetworkJoiner {
     await this.#route.change(bridge, { up: true });
   }
 
-  async #undo(nic: EmulatedNic, steps: readonly Step[]): Promise<void> {
-    for (const step of steps.toReversed()) {
+  /** Takes `steps` back, last to first, and empties the list. */
+  async #undo(nic: EmulatedNic, steps: Step[]): Promise<void> {
+    for (let step = steps.pop(); step !== undefined; step = steps.pop()) {
       try {
         await step();
       } catch (error) {
