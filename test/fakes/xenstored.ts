@@ -463,8 +463,11 @@ export class FakeXenbus implements ByteStream {
   inject(bytes: Uint8Array): void {
     const part = bytes.subarray(0, this.#cutAfter);
     this.#cutAfter -= part.length;
-    this.#server.write(part).catch(() => {});
-    if (this.#cutAfter === 0) this.#server.close();
+    const cut = this.#cutAfter === 0;
+    this.#server
+      .write(part)
+      .then(() => cut && this.#server.close())
+      .catch(() => {});
   }
 
   #reply(packet: Packet): void {
