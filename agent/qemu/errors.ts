@@ -1,0 +1,77 @@
+import { type ExitStatus, SystemError } from "../platform/port.ts";
+
+/**
+ * Why QEMU could not be started, or did not last.
+ *
+ *     QemuError
+ *     ├── ArgumentError      what libxl wrote in dm-argv cannot be turned into a command line
+ *     ├── QemuNotStarted     the program could not be executed
+ *     ├── QemuUnresponsive   it runs, but did not answer on QMP in time
+ *     └── QemuEnded          it exited or was killed
+ *
+ * Each message names the thing, its value and what to do about it, for one line in the log.
+ */
+export class QemuError extends Error {
+  override readonly name: string = "QemuError";
+}
+
+export class ArgumentError extends QemuError {
+  override readonly name = "ArgumentError";
+  constructor(
+    /** Where it stands: `dm-argv/012`, or `dm-argv` for the whole. */
+    readonly place: string,
+    /** What was found there, shortened and printable. */
+    readonly value: string,
+    readonly problem: string,
+    readonly remedy: string,
+  ) {
+    super(`${place}${value && ` ${value}`}: ${problem}; ${remedy}`);
+  }
+}
+
+export class QemuNotStarted extends QemuError {
+  override readonly name = "QemuNotStarted";
+  constructor(
+    readonly program: string,
+    cause: unknown,
+  ) {
+    const code = cause instanceof SystemError ? cause.code : String(cause);
+    super(`${program} cannot be executed: ${code}; the ramdisk is incomplete or damaged, build it again`);
+  }
+}
+
+export class QemuUnresponsive extends QemuError {
+  override readonly name = "QemuUnresponsive";
+  constructor(
+    readonly milliseconds: number,
+    readonly lastLines: readonly string[],
+  ) {
+    super(
+      `QEMU did not answer on QMP within ${milliseconds / 1000} s${quoted(lastLines)}; ` +
+        "see its lines above, or raise stubdom.qemu_deadline",
+    );
+  }
+}
+
+export class QemuEnded extends QemuError {
+  override readonly name = "QemuEnded";
+  constructor(
+    readonly status: ExitStatus,
+    /** From its start, in milliseconds. */
+    readonly ranFor: number,
+    /** The last lines that it wrote. */
+    readonly lastLines: readonly string[],
+    /** Whether {@link QemuSupervisor.stop} had been called. */
+    readonly expected: boolean,
+  ) {
+    super(`QEMU ${howEnded(status)} after ${(ranFor / 1000).toFixed(1)} s${quoted(lastLines)}`);
+  }
+}
+
+function howEnded({ code, signal }: ExitStatus): string {
+  return code === null ? `was killed by ${signal}` : `exited with ${code}`;
+}
+
+function quoted(lines: readonly string[]): string {
+  return lines.length === 0 ? "" : `: ${lines.join(" | ")}`;
+}

@@ -1,0 +1,188 @@
+import type { Logger } from "../log/logger.ts";
+import type { ExitStatus, Platform } from "../platform/port.ts";
+import { DescriptorStream } from "../platform/stream.ts";
+import { QmpClient, type QmpEvent } from "../qmp/client.ts";
+import { QmpTimeout } from "../qmp/errors.ts";
+import { QemuEnded, QemuNotStarted, QemuUnresponsive } from "./errors.ts";
+import { QemuOutput } from "./output.ts";
+
+export interface QemuLaunch {
+  readonly argv: readonly Uint8Array[];
+  readonly env: readonly string[];
+  /**
+   * Descriptors that QEMU inherits, by the number that it will know each by, from 3 on; they are the
+   * child's afterwards and are closed here, whether or not it could be started.
+   */
+  readonly descriptors: ReadonlyMap<number, number>;
+  /** The agent's end of the socket pair whose other end is among `descriptors`; owned by the supervisor. */
+  readonly monitor: number;
+  /** Called for each event on the agent's monitor. */
+  readonly onEvent?: (event: QmpEvent) => void;
+}
+
+/** How long each way of asking QEMU to end is given, in milliseconds. */
+const quitPatience = 2_000;
+const terminatePatience = 1_000;
+
+/**
+ * One QEMU from its start to its end: a child in a session of its own, whose output goes to the log, whose
+ * monitor the agent is connected to, and of whose end exactly one {@link QemuEnded} tells.
+ *
+ * Nothing here polls: it is driven by the pipe, the monitor, timers, and by PID 1's one reaper, which must
+ * call {@link exited}.
+ */
+export class QemuSupervisor {
+  readonly pid: number;
+  readonly qmp: QmpClient;
+  /** Resolves when QEMU has ended and its last lines are logged. Never rejects. */
+  readonly ended: Promise<QemuEnded>;
+
+  readonly #started: number;
+  readonly #output: QemuOutput;
+  readonly #outputDone: Promise<void>;
+  readonly #outputStream: DescriptorStream;
+  #resolveEnded: (ended: QemuEnded) => void = () => {};
+  #state: "running" | "stopping" | "ended" = "running";
+
+  /** @throws QemuNotStarted */
+  constructor(
+    private readonly platform: Platform,
+    private readonly log: Logger,
+    launch: QemuLaunch,
+  ) {
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+    this.#started = platform.clock.now();
+    const { pid, output } = spawn(platform, launch);
+    this.pid = pid;
+    this.#output = new QemuOutput(platform.clock, log);
+    this.#outputStream = new DescriptorStream(platform.descriptors, output, "QEMU's output");
+    this.#outputDone = this.#forward();
+    const monitor = new DescriptorStream(platform.descriptors, launch.monitor, "QEMU's monitor");
+    this.qmp = new QmpClient(monitor, {
+      clock: platform.clock,
+      log,
+      ...(launch.onEvent && { onEvent: launch.onEvent }),
+    });
+  }
+
+  /**
+   * Waits until QEMU takes commands.
+   *
+   * @param late called once when that takes longer than `lateAfter`, to tell somebody
+   * @throws QemuUnresponsive after `milliseconds`; QEMU still runs then. QemuEnded when it ended before.
+   */
+  async ready(milliseconds: number, lateAfter: number, late: () => void): Promise<void> {
+    const notice = this.platform.clock.setTimer(lateAfter, late);
+    try {
+      await this.qmp.handshake(milliseconds);
+    } catch (error) {
+      if (error instanceof QmpTimeout) throw new QemuUnresponsive(milliseconds, this.#output.lastLines);
+      // The monitor breaks when QEMU dies, and its exit says more than that.
+      const ended = await this.#endedWithin(1_000);
+      throw ended ?? error;
+    } finally {
+      notice.cancel();
+    }
+  }
+
+  /** To be called when the child has been reaped. */
+  exited(status: ExitStatus): void {
+    if (this.#state === "ended") return;
+    const expected = this.#state === "stopping";
+    this.#state = "ended";
+    void this.#finish(status, expected);
+  }
+
+  /**
+   * Ends QEMU: asks on QMP, then SIGTERM, then SIGKILL, each when the one before had no effect. Idempotent;
+   * every call resolves when QEMU has ended.
+   */
+  async stop(): Promise<QemuEnded> {
+    if (this.#state === "running") {
+      this.#state = "stopping";
+      await this.#terminate();
+    }
+    return this.ended;
+  }
+
+  async #terminate(): Promise<void> {
+    if (this.qmp.state === "ready") {
+      // It may well end without an answer.
+      this.qmp.execute("quit", {}, quitPatience).catch(() => {});
+      if (await this.#endedWithin(quitPatience)) return;
+      this.log.warn({ pid: this.pid }, `QEMU did not quit within ${quitPatience / 1000} s: SIGTERM`);
+    }
+    this.#kill("SIGTERM");
+    if (await this.#endedWithin(terminatePatience)) return;
+    this.log.warn({ pid: this.pid }, `QEMU ignored SIGTERM for ${terminatePatience / 1000} s: SIGKILL`);
+    this.#kill("SIGKILL");
+  }
+
+  #kill(signal: "SIGTERM" | "SIGKILL"): void {
+    try {
+      this.platform.processes.kill(this.pid, signal);
+    } catch (error) {
+      // ESRCH: it has ended and is about to be reaped.
+      this.log.debug({ error: String(error) }, `${signal} to QEMU: ${String(error)}`);
+    }
+  }
+
+  #endedWithin(milliseconds: number): Promise<QemuEnded | null> {
+    return new Promise((resolve) => {
+      const timer = this.platform.clock.setTimer(milliseconds, () => resolve(null));
+      void this.ended.then((ended) => {
+        timer.cancel();
+        resolve(ended);
+      });
+    });
+  }
+
+  async #forward(): Promise<void> {
+    try {
+      for (;;) {
+        const chunk = await this.#outputStream.read();
+        if (chunk === null) break;
+        this.#output.push(chunk);
+      }
+    } catch (error) {
+      this.log.warn({ error: String(error) }, `QEMU's output is lost from here on: ${String(error)}`);
+    }
+    this.#outputStream.close();
+    this.#output.end();
+  }
+
+  async #finish(status: ExitStatus, expected: boolean): Promise<void> {
+    const ranFor = this.platform.clock.now() - this.#started;
+    // What it wrote last is still in the pipe, which ends when its last descriptor is closed; a process
+    // that inherited one must not delay the news.
+    const enough = this.platform.clock.setTimer(100, () => this.#outputStream.close());
+    await this.#outputDone;
+    enough.cancel();
+    this.qmp.close();
+    this.#resolveEnded(new QemuEnded(status, ranFor, [...this.#output.lastLines], expected));
+  }
+}
+
+function spawn(platform: Platform, launch: QemuLaunch): { pid: number; output: number } {
+  const { descriptors, processes, sockets } = platform;
+  const [output, outputEnd] = sockets.pipe();
+  const inherited: (number | null)[] = [null, outputEnd, outputEnd];
+  for (const [number, fd] of launch.descriptors) inherited[number] = fd;
+  try {
+    const pid = processes.spawn({
+      argv: launch.argv,
+      env: launch.env,
+      descriptors: Array.from(inherited, (fd) => fd ?? null),
+      newSession: true,
+    });
+    return { pid, output };
+  } catch (error) {
+    descriptors.close(output);
+    descriptors.close(launch.monitor);
+    throw new QemuNotStarted(String.fromCharCode(...(launch.argv[0] ?? [])), error);
+  } finally {
+    for (const fd of new Set([outputEnd, ...launch.descriptors.values()])) descriptors.close(fd);
+  }
+}
