@@ -18,12 +18,11 @@ const NATIVE = join(PROJECT, "bundler/native");
 /** Provided by our C code; everything else must be inside the bundle. */
 const NATIVE_MODULE = "stubdom-native";
 
-/** The browser builds are those that need no Node; yargs' one imports two packages from the network. */
+/** What needs more than QuickJS has, and what stands in for it. */
 const ALIASES: Readonly<Record<string, string>> = {
-  yargs: "yargs/browser",
-  pino: "pino/browser",
   "string-width": join(PROJECT, "bundler/shims/string-width.ts"),
 };
+/** yargs' browser build imports two packages from the network: the same ones come from npm. */
 const FROM_NETWORK: readonly (readonly [RegExp, string])[] = [
   [/^https:\/\/[^/]+\/cliui@/, "cliui"],
   [/^https:\/\/[^/]+\/yargs-parser@/, "yargs-parser/browser"],
@@ -39,6 +38,11 @@ const fromNpm: Plugin = {
     });
   },
 };
+
+/** The project's version, which `agent/version.ts` expects as a constant. */
+function version(): string {
+  return (JSON.parse(readFileSync(join(PROJECT, "package.json"), "utf8")) as { version: string }).version;
+}
 
 /** The bundle's text and what esbuild knows about it; rejects when it would need anything that is not in it. */
 async function bundle(entry: string): Promise<{ text: string; metafile: string }> {
@@ -60,7 +64,7 @@ async function bundle(entry: string): Promise<{ text: string; metafile: string }
     minifySyntax: true,
     treeShaking: true,
     legalComments: "none",
-    define: { "process.env.NODE_ENV": '"production"' },
+    define: { "process.env.NODE_ENV": '"production"', STUBDOM_VERSION: JSON.stringify(version()) },
     plugins: [fromNpm],
     logLevel: "silent",
   });

@@ -48,6 +48,17 @@ export function assertHost(): void {
   }
 }
 
+/** What a command is run with to take its mounts and its children with it when it ends. */
+const NAMESPACE = [
+  "unshare",
+  "--mount",
+  "--propagation=private",
+  "--pid",
+  "--fork",
+  "--kill-child=KILL",
+  "--",
+];
+
 /** One apt source line for each archive of a suite. */
 function aptLines(suite: DebianRoot["suite"], withSources: boolean): string[] {
   const types = withSources ? ["deb", "deb-src"] : ["deb"];
@@ -92,7 +103,8 @@ export async function debianRoot(spec: DebianRoot): Promise<string> {
     async (dir) => {
       assertHost();
       await progress.step(`${name} (mmdebstrap ${suite})`, async (step) => {
-        await run([...command, join(dir, "root"), "-"], {
+        // Whatever mmdebstrap mounts goes with the namespace, even when it is killed.
+        await run([...NAMESPACE, ...command, join(dir, "root"), "-"], {
           log: logFile(name),
           step,
           input: `${lines.join("\n")}\n`,
@@ -122,7 +134,6 @@ export const SOURCE_DATE_EPOCH = 0;
 const ENTER = `
 set -eu
 root=$1; count=$2; shift 2
-mount --make-rprivate /
 mount --bind "$root" "$root"
 while [ "$count" -gt 0 ]; do
   [ -d "$root$2" ] || { echo "no directory $2 in the root" >&2; exit 1; }
@@ -149,12 +160,7 @@ export async function runInRoot(root: string, script: string, options: Inside): 
   const binds = Object.entries(options.binds);
   await run(
     [
-      "unshare",
-      "--mount",
-      "--pid",
-      "--fork",
-      "--kill-child=KILL",
-      "--",
+      ...NAMESPACE,
       "sh",
       "-c",
       ENTER,

@@ -1,12 +1,18 @@
 /** Child processes of the build: each writes into a log file, whose end is shown when it fails. */
 
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream, mkdirSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { createInterface } from "node:readline";
 import type { Step } from "./progress.ts";
 
 const TAIL_LINES = 40;
+
+/** Ended with this process: a step that failed must not leave a compiler running behind a returned prompt. */
+const children = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of children) child.kill("SIGKILL");
+});
 
 export interface RunOptions {
   /** File that gets the command, its standard output and standard error; appended to. */
@@ -53,6 +59,7 @@ export async function run(command: readonly string[], options: RunOptions): Prom
     env: options.env ?? process.env,
     stdio: [options.input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
   });
+  children.add(child);
   child.stdin?.end(options.input);
   for (const stream of [child.stdout, child.stderr]) {
     if (stream === null) continue;
@@ -67,6 +74,7 @@ export async function run(command: readonly string[], options: RunOptions): Prom
       resolve(code === 0 ? "" : signal ? `killed by ${signal}` : `exit status ${code}`),
     );
   });
+  children.delete(child);
   await new Promise<void>((resolve) => log.end(resolve));
   if (status !== "") throw new CommandError(command, status, options.log, tailOf(options.log));
 }

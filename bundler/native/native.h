@@ -83,6 +83,20 @@ NATIVE(native_netlink_route);
 NATIVE(native_open_tap);
 NATIVE(native_terminal_raw);
 
+/* storage.c */
+NATIVE(native_hash);
+NATIVE(native_aligned_buffer);
+NATIVE(native_jobs_ready);
+NATIVE(native_submit);
+NATIVE(native_results);
+NATIVE(native_loop_attach);
+NATIVE(native_loop_resize);
+NATIVE(native_device_number);
+NATIVE(native_truncate);
+NATIVE(native_try_lock);
+NATIVE(native_free_space);
+NATIVE(native_pipe_size);
+
 /* text.c */
 NATIVE(native_encode_text);
 NATIVE(native_decode_text);

@@ -1,0 +1,53 @@
+/** QEMU and busybox from Debian's source packages: unpatched, cut down by their own configuration. */
+
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { cached, digest, logFile } from "./cache.ts";
+import { runInRoot } from "./debian.ts";
+import { PROJECT } from "./paths.ts";
+import { progress } from "./progress.ts";
+import type { BuildRoot } from "./root.ts";
+
+/** A directory whose files belong into the image at the same paths. */
+export type Tree = string;
+
+/**
+ * Runs the `build.sh` of a recipe directory in the root. The whole directory is part of the entry's key.
+ * Besides what the script says: JOBS is the number of processors.
+ */
+async function fromSource(root: BuildRoot, name: string, recipe: string): Promise<Tree> {
+  const files = Object.fromEntries(
+    readdirSync(recipe)
+      .sort()
+      .map((file) => [file, readFileSync(join(recipe, file))]),
+  );
+  const key = digest({ versions: root.versions, sources: root.sources, ...files });
+  const entry = await cached(name, key, (dir) =>
+    progress.step(name, async (step) => {
+      const build = join(dir, "build");
+      const out = join(dir, "out");
+      mkdirSync(build);
+      mkdirSync(out);
+      await runInRoot(root.path, readFileSync(join(recipe, "build.sh"), "utf8"), {
+        log: logFile(name),
+        step,
+        binds: { [recipe]: "/recipe", [build]: "/build", [out]: "/out" },
+        env: { JOBS: String(availableParallelism()) },
+      });
+      rmSync(build, { recursive: true });
+      renameSync(out, join(dir, "tree"));
+    }),
+  );
+  return join(entry, "tree");
+}
+
+/** QEMU with the firmware files it insists on. */
+export async function buildQemu(root: BuildRoot): Promise<Tree> {
+  return fromSource(root, "qemu", join(PROJECT, "bundler/qemu"));
+}
+
+/** The tools of the debug shell. */
+export async function buildBusybox(root: BuildRoot): Promise<Tree> {
+  return fromSource(root, "busybox", join(PROJECT, "bundler/busybox"));
+}

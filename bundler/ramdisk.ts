@@ -1,0 +1,131 @@
+/**
+ * The ramdisk: everything that the stubdom's one file system holds, as one compressed cpio archive that depends
+ * on nothing but its contents.
+ */
+
+import {
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { cached, digest, logFile } from "./cache.ts";
+import { CHARACTER_DEVICE, type CpioEntry, cpio, DIRECTORY, EXECUTABLE, REGULAR, SYMLINK } from "./cpio.ts";
+import { runInRoot } from "./debian.ts";
+import type { Tree } from "./from-source.ts";
+import { PROJECT } from "./paths.ts";
+import { progress } from "./progress.ts";
+import type { BuildRoot } from "./root.ts";
+
+/** Where the agent mounts things, and the parents of what is not in a tree. */
+const DIRECTORIES = ["bin", "dev", "proc", "root", "run", "sys", "tmp"] as const;
+
+/**
+ * Copies what the programs in /source are linked with, at the paths where ld.so looks, and says which package
+ * each is from.
+ */
+const LIBRARIES = `
+find /source -type f -perm -100 | while read -r program; do ldd "$program"; done |
+  sed -nE 's|^.*[[:space:]](/[^ ]+) \\(0x[0-9a-f]+\\)$|\\1|p' | sort -u >/tmp/list
+while read -r library; do
+  install -D -m 755 "$library" "/out$library"
+  strip --strip-unneeded "/out$library"
+  dpkg-query --search "$(realpath "$library")" | cut -d: -f1 >>/tmp/packages
+done </tmp/list
+sort -u /tmp/packages >/out/packages
+`;
+
+/**
+ * The kernel unpacks with a window of this size in memory (1 << 23 bytes): more of it would not fit beside the
+ * unpacked files while a stubdom of 64 MiB starts.
+ */
+const COMPRESS = `
+zstd --quiet --ultra -22 --zstd=wlog=23 --single-thread --no-progress /build/ramdisk.cpio -o /build/ramdisk
+rm /build/ramdisk.cpio
+`;
+
+/** A tree of the libraries that the programs of other trees need, and the Debian packages they came from. */
+async function libraries(
+  root: BuildRoot,
+  trees: readonly Tree[],
+): Promise<{ tree: Tree; packages: string[] }> {
+  const key = digest({ script: LIBRARIES, versions: root.versions, trees: trees.join("\n") });
+  const entry = await cached("libraries", key, async (dir) => {
+    await progress.step("libraries", async (step) => {
+      const out = join(dir, "tree");
+      const programs = join(dir, "programs");
+      mkdirSync(out);
+      mkdirSync(programs);
+      for (const [index, tree] of trees.entries()) {
+        for (const { path, mode, data } of entriesOf(tree)) {
+          if (mode === EXECUTABLE && data !== undefined) {
+            writeFileSync(join(programs, `${index}-${path.replaceAll("/", "-")}`), data, { mode: 0o755 });
+          }
+        }
+      }
+      await runInRoot(root.path, LIBRARIES, {
+        log: logFile("libraries"),
+        step,
+        binds: { [programs]: "/source", [out]: "/out" },
+      });
+      renameSync(join(out, "packages"), join(dir, "packages"));
+      rmSync(programs, { recursive: true });
+    });
+  });
+  const packages = readFileSync(join(entry, "packages"), "utf8").trim().split("\n");
+  return { tree: join(entry, "tree"), packages };
+}
+
+/** Files, links and directories below a directory; owners and times of the checkout do not matter. */
+function entriesOf(directory: string, below = ""): CpioEntry[] {
+  return readdirSync(join(directory, below)).flatMap((name): CpioEntry[] => {
+    const path = below === "" ? name : `${below}/${name}`;
+    const from = join(directory, path);
+    const stat = lstatSync(from);
+    if (stat.isDirectory()) return [{ path, mode: DIRECTORY }, ...entriesOf(directory, path)];
+    if (stat.isSymbolicLink()) return [{ path, mode: SYMLINK, data: Buffer.from(readlinkSync(from)) }];
+    if (!stat.isFile()) throw new Error(`${from}: neither file, directory nor link`);
+    return [{ path, mode: (stat.mode & 0o100) === 0 ? REGULAR : EXECUTABLE, data: readFileSync(from) }];
+  });
+}
+
+export interface Ramdisk {
+  readonly image: string;
+  readonly entries: readonly CpioEntry[];
+  /** Debian packages whose libraries are inside. */
+  readonly packages: readonly string[];
+}
+
+/** Packs the agent, the trees built from source, their libraries and `rootfs-overlay/`. */
+export async function buildRamdisk(root: BuildRoot, agent: string, trees: readonly Tree[]): Promise<Ramdisk> {
+  const { tree, packages } = await libraries(root, trees);
+  const own: CpioEntry[] = [
+    ...DIRECTORIES.map((path) => ({ path, mode: DIRECTORY })),
+    { path: "dev/console", mode: CHARACTER_DEVICE, device: [5, 1] },
+    { path: "init", mode: EXECUTABLE, data: readFileSync(agent) },
+    { path: "bin/stubdom", mode: SYMLINK, data: Buffer.from("../init") },
+  ];
+  // Later ones win, so that the overlay can replace anything.
+  const sources = [
+    own,
+    entriesOf(tree),
+    ...trees.map((t) => entriesOf(t)),
+    entriesOf(join(PROJECT, "rootfs-overlay")),
+  ];
+  const byPath = new Map(sources.flat().map((entry) => [entry.path, entry]));
+  const entries = [...byPath.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
+  const archive = cpio(entries);
+  const key = digest({ script: COMPRESS, versions: root.versions, archive });
+  const image = await cached("ramdisk", key, (dir) =>
+    progress.step("ramdisk", async (step) => {
+      writeFileSync(join(dir, "ramdisk.cpio"), archive);
+      await runInRoot(root.path, COMPRESS, { log: logFile("ramdisk"), step, binds: { [dir]: "/build" } });
+    }),
+  );
+  return { image: join(image, "ramdisk"), entries, packages };
+}
