@@ -175,6 +175,48 @@ export interface Vchans {
   listen(domid: number, path: string): VchanRing;
 }
 
+/**
+ * What saving and restoring state needs beyond {@link Descriptors}: calls that wait for a disk run on a
+ * thread of their own, in the order they were asked for, and never hold up the event loop.
+ */
+export interface Storage {
+  /** XXH64 of `bytes`. */
+  hash(bytes: Uint8Array, seed: bigint): bigint;
+  /** Zeroed memory that direct I/O takes (page-aligned). */
+  buffer(size: number): Uint8Array;
+  /** Fills `into` from `offset` on; resolves to the bytes read, fewer only at the end of the file. */
+  readAt(fd: number, into: Uint8Array, offset: number): Promise<number>;
+  /** Writes all of `from`; ENOSPC at the end of a block device. `from` must not change meanwhile. */
+  writeAt(fd: number, from: Uint8Array, offset: number): Promise<void>;
+  /** fdatasync(2). */
+  sync(fd: number): Promise<void>;
+  /** tcdrain(3): the terminal's driver has passed on all that was written. */
+  drain(fd: number): Promise<void>;
+  /** Opens without following a symbolic link in the last component (ELOOP). */
+  openNoFollow(path: string, options: OpenOptions): number;
+  /** A nameless file of mode 0600 in `directory`: gone with its last user (O_TMPFILE). */
+  openTemporary(directory: string): number;
+  truncate(fd: number, size: number): void;
+  /** Bytes that may still be written to the file system at `path`. */
+  freeSpace(path: string): number;
+  /** Exclusive advisory lock, kept until `fd` is closed; false when another process has it. */
+  tryLock(fd: number): boolean;
+  /** Puts a loop device over the file `fd`; the device goes when its last user has closed it. */
+  attachLoop(fd: number, readOnly: boolean): BlockDevice;
+  /** Lets a loop device take over the present size of its file. */
+  resizeLoop(loopFd: number): void;
+  /** `ENOTBLK` unless `fd` is a block device. */
+  deviceNumber(fd: number): { readonly major: number; readonly minor: number };
+  /** Bytes that a pipe or FIFO holds. */
+  setPipeSize(fd: number, bytes: number): void;
+}
+
+export interface BlockDevice {
+  readonly fd: number;
+  readonly major: number;
+  readonly minor: number;
+}
+
 export interface Platform {
   readonly clock: Clock;
   readonly descriptors: Descriptors;
@@ -182,4 +224,5 @@ export interface Platform {
   readonly processes: Processes;
   readonly sockets: Sockets;
   readonly vchans: Vchans;
+  readonly storage: Storage;
 }

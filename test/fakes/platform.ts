@@ -7,6 +7,7 @@ import {
   type Platform,
   type Processes,
   type Sockets,
+  type Storage,
   SystemError,
   type Vchans,
 } from "../../agent/platform/port.ts";
@@ -20,6 +21,7 @@ export interface FakePieces {
   readonly processes?: Partial<Processes>;
   readonly sockets?: Partial<Sockets>;
   readonly vchans?: Partial<Vchans>;
+  readonly storage?: Partial<Storage>;
 }
 
 export function fakePlatform(pieces: FakePieces = {}): Platform {
@@ -30,6 +32,7 @@ export function fakePlatform(pieces: FakePieces = {}): Platform {
     processes: partial<Processes>("processes", pieces.processes),
     sockets: partial<Sockets>("sockets", pieces.sockets),
     vchans: partial<Vchans>("vchans", pieces.vchans),
+    storage: partial<Storage>("storage", pieces.storage),
   };
 }
 

@@ -54,6 +54,28 @@ declare module "stubdom-native" {
   export function openTap(name: string, vnetHeader: boolean): Result;
   export function terminalRaw(fd: number): Result;
 
+  export function hash(bytes: Uint8Array, seed: bigint): bigint;
+  export function alignedBuffer(size: number): ArrayBuffer;
+  export function jobsReady(): Result;
+  /** Operations: 0 read at, 1 write at, 2 fdatasync, 3 tcdrain. */
+  export function submit(
+    operation: 0 | 1 | 2 | 3,
+    fd: number,
+    bytes: Uint8Array | null,
+    offset: number,
+  ): Result;
+  export function results(): number[];
+  export function loopAttach(
+    fd: number,
+    readOnly: boolean,
+  ): [fd: number, major: number, minor: number] | Result;
+  export function loopResize(fd: number): Result;
+  export function deviceNumber(fd: number): [major: number, minor: number] | Result;
+  export function truncate(fd: number, size: number): Result;
+  export function tryLock(fd: number): Result;
+  export function freeSpace(path: string): Result;
+  export function pipeSize(fd: number, bytes: number): Result;
+
   export function encodeText(text: string): ArrayBuffer;
   export function decodeText(bytes: Uint8Array): string;
   export function errorName(errno: number): string | undefined;

@@ -14,6 +14,8 @@ import {
   type Vchans,
 } from "../port.ts";
 import { createClock } from "./clock.ts";
+import { checked, resultOf } from "./result.ts";
+import { createStorage } from "./storage.ts";
 
 // Numbers of the x86-64 Linux ABI.
 const openFlag = {
@@ -58,19 +60,6 @@ const fileKind: Record<number, FileKind> = {
 const wouldBlock = -11;
 /** struct signalfd_siginfo (signalfd(2)); its first 32-bit word is the signal's number. */
 const signalRecordSize = 128;
-
-function fail(result: number, call: string, operand: string | number): never {
-  throw new SystemError(native.errorName(-result) ?? `E${-result}`, call, String(operand));
-}
-
-function checked(result: number, call: string, operand: string | number): number {
-  return result < 0 ? fail(result, call, operand) : result;
-}
-
-/** For calls that return something other than a number when they succeed. */
-function resultOf<T>(result: T | number, call: string, operand: string | number): T {
-  return typeof result === "number" ? fail(result, call, operand) : result;
-}
 
 function orWouldBlock(result: number, call: string, operand: number): number | null {
   return result === wouldBlock ? null : checked(result, call, operand);
@@ -214,5 +203,6 @@ const vchans: Vchans = {
 
 /** The platform port on the native module: what the compiled program runs on. */
 export function createPlatform(): Platform {
-  return { clock: createClock(), descriptors, files, processes, sockets, vchans };
+  const storage = createStorage(descriptors, openFlags);
+  return { clock: createClock(), descriptors, files, processes, sockets, vchans, storage };
 }
