@@ -26,3 +26,28 @@ export function peakResident(files: FileSystem, pid: number): number | undefined
     return undefined;
   }
 }
+
+/**
+ * The least memory that was available, looked at when something happens rather than on a clock, so that an
+ * idle stub domain stays idle.
+ */
+export class MemoryWatch {
+  #least = Number.POSITIVE_INFINITY;
+  #told = Number.POSITIVE_INFINITY;
+
+  constructor(
+    private readonly files: FileSystem,
+    /** Called with each low-water mark that is worth a line: the first, and 1 MiB below the last told. */
+    private readonly lower: (use: MemoryUse, least: number) => void,
+  ) {}
+
+  look(): MemoryUse & { readonly least: number } {
+    const use = readMemory(this.files);
+    this.#least = Math.min(this.#least, use.available);
+    if (this.#least <= this.#told - 1024) {
+      this.#told = this.#least;
+      this.lower(use, this.#least);
+    }
+    return { ...use, least: this.#least };
+  }
+}

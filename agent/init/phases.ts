@@ -2,7 +2,7 @@ import type { Clock } from "../platform/port.ts";
 
 /** The boot of a stub domain, in order. Each name is what dom0 sees in xenstore and the log. */
 export const phaseNames = [
-  "mounts",
+  "init",
   "xenstore",
   "configuration",
   "frontends",

@@ -1,3 +1,4 @@
+import type { JsonObject } from "../../qmp/framing.ts";
 import { AskError, ask } from "../ask.ts";
 import type { Command } from "../command.ts";
 
@@ -22,7 +23,7 @@ export const qmp: Command = {
     if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
       throw new AskError(`arguments ${String(args.arguments)}: not a JSON object`);
     }
-    return ask(platform, { ...question, arguments: parsed as Record<string, unknown> });
+    return ask(platform, { ...question, arguments: parsed as JsonObject });
   },
   render: (result) => JSON.stringify(result, null, 2),
 };

@@ -1,0 +1,282 @@
+import { decodeText } from "../bytes/text.ts";
+import type { Config } from "../config/fields.ts";
+import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
+import type { Log } from "../log/log.ts";
+import type { Platform, SignalName } from "../platform/port.ts";
+import { DescriptorStream } from "../platform/stream.ts";
+import { qemuCommandLine } from "../qemu/arguments.ts";
+import type { DmArguments } from "../qemu/dm-argv.ts";
+import type { QemuEnded } from "../qemu/errors.ts";
+import { QemuSupervisor } from "../qemu/supervisor.ts";
+import type { QmpEvent } from "../qmp/client.ts";
+import { isJsonObject, type JsonObject } from "../qmp/framing.ts";
+import { serveVchan } from "../qmp/vchan.ts";
+import { version } from "../version.ts";
+import { XenstoreClient } from "../xenstore/client.ts";
+import { Children } from "./children.ts";
+import { type Identity, loadConfig, readArguments, readIdentity } from "./configuration.ts";
+import type { Question } from "./control-protocol.ts";
+import { serveControl } from "./control-server.ts";
+import { BootError } from "./errors.ts";
+import { applySettings } from "./limits.ts";
+import { MemoryWatch, peakResident } from "./memory.ts";
+import { Phases } from "./phases.ts";
+import { DomainReport } from "./report.ts";
+import type { StubdomStatus } from "./status.ts";
+
+const program = "/usr/bin/qemu-system-i386";
+/** Where QEMU listens for the toolstack's sessions. */
+const toolstackSocket = "/run/qmp-toolstack.sock";
+/** QEMU's descriptors, by the number that it knows each by. */
+const agentMonitor = 3;
+const toolstackMonitor = 4;
+const firstTap = 5;
+/** How long the last words to xenstore may take before the machine ends without them, in milliseconds. */
+const lastWords = 1000;
+
+/**
+ * The stub domain, from the first word to xenstore to the end of the machine. Its boot is the sequence of
+ * {@link phaseNames}; whatever goes wrong, then or later, ends in {@link fail}, once.
+ */
+export class Stubdom {
+  readonly #phases: Phases;
+  readonly #children: Children;
+  readonly #memory: MemoryWatch;
+  #report: DomainReport | undefined;
+  #identity: Identity | undefined;
+  #arguments: DmArguments | undefined;
+  #commandLine: readonly Uint8Array[] = [];
+  #joints: readonly Joint[] = [];
+  #qemu: QemuSupervisor | undefined;
+  #error: string | undefined;
+  #ending = false;
+
+  constructor(
+    private readonly platform: Platform,
+    private readonly log: Log,
+  ) {
+    this.#phases = new Phases(platform.clock, (time) => this.#report?.phase(time));
+    this.#children = new Children(platform.processes);
+    this.#memory = new MemoryWatch(platform.files, ({ total, available }, least) => {
+      log.info({}, `memory: low-water mark ${least} KiB available of ${total} KiB`);
+      this.#report?.write("memory", `${available} of ${total}, least ${least}`);
+    });
+    this.#phases.enter("init");
+  }
+
+  /** Resolves when the device model runs and serves the toolstack. Rejects with what {@link fail} is for. */
+  async boot(): Promise<void> {
+    const { platform, log } = this;
+    this.#phases.enter("xenstore");
+    const store = XenstoreClient.connect(platform);
+    // Before anything is printed: dom0's QEMU serves the primary console only once its frontend says so, and
+    // a console that nobody serves stops whoever writes to it.
+    const console = store.write("console/state", "4");
+    const identity = await readIdentity(store);
+    await console;
+    const home = `/local/domain/${identity.domid}/device-model/${identity.target}`;
+    this.#identity = identity;
+    this.#report = new DomainReport(store, `${home}/agent`, log);
+    this.#report.open(identity.domid, version);
+    for (const time of this.#phases.times) this.#report.phase(time);
+    log.info({}, `stubdom ${version}: domain ${identity.domid} serves domain ${identity.target}`);
+
+    this.#phases.enter("configuration");
+    const config = loadConfig(platform.files, log);
+    log.configure({ level: config.loglevel, format: config.logformat });
+    for (const refusal of applySettings(platform.files)) log.warn({}, refusal);
+    platform.processes.onSignals(["SIGCHLD", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"], (signal) =>
+      this.#signalled(signal),
+    );
+    if (config.shell) this.#openShell();
+    const dm = await readArguments(store, identity.target);
+    this.#arguments = dm;
+
+    this.#phases.enter("frontends");
+    await this.#connectFrontends(store, dm, config);
+
+    this.#phases.enter("network");
+    if (dm.nics.length > 0) {
+      const joiner = new NetworkJoiner(platform, config.netJoint, log);
+      this.#joints = await joiner.joinAll(dm.nics);
+    }
+
+    this.#phases.enter("qemu-start");
+    this.#memory.look();
+    const qemu = this.#startQemu(dm, config);
+    this.#qemu = qemu;
+    this.#report.write("qemu/pid", qemu.pid);
+    log.info({ pid: qemu.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
+
+    this.#phases.enter("qemu-answers");
+    await qemu.ready(config.qemuDeadline, config.lateNotice, () =>
+      this.#warn(
+        `QEMU has not answered on QMP for ${config.lateNotice / 1000} s; it is given ${config.qemuDeadline / 1000} s`,
+      ),
+    );
+    this.#phases.enter("running");
+    serveVchan({
+      vchans: platform.vchans,
+      descriptors: platform.descriptors,
+      clock: platform.clock,
+      log,
+      domid: 0,
+      path: `${home}/qmp-vchan`,
+      withdraw: async () => {
+        await Promise.all(
+          ["ring-ref", "event-channel"].map((node) => store.remove(`${home}/qmp-vchan/${node}`)),
+        );
+      },
+      connect: () => {
+        this.#memory.look();
+        const fd = platform.sockets.connectUnix(toolstackSocket);
+        return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
+      },
+    });
+    this.#memory.look();
+    const [first, last] = [this.#phases.times[0], this.#phases.times.at(-1)];
+    log.info(
+      {
+        phases: Object.fromEntries(this.#phases.times.map(({ phase, began }) => [phase, Math.round(began)])),
+      },
+      `running, ${((last?.began ?? 0) - (first?.began ?? 0)).toFixed(0)} ms after the agent began`,
+    );
+  }
+
+  /**
+   * The stub domain cannot go on: says why in the log and in xenstore, and ends the machine with reason
+   * `crash`. Only the first failure counts.
+   */
+  async fail(error: unknown): Promise<void> {
+    if (this.#ending) return;
+    this.#ending = true;
+    const text = error instanceof Error ? error.message : String(error);
+    this.#error = text;
+    this.log.error({}, text);
+    this.#report?.write("error", text);
+    this.#report?.write("phase", "failed");
+    if (this.#qemu !== undefined) await this.#qemu.stop();
+    await this.#powerOff("crash");
+  }
+
+  /** QEMU's monitors, its TAP devices and its process. */
+  #startQemu(dm: DmArguments, config: Config): QemuSupervisor {
+    const { platform, log } = this;
+    const [ours, theirs] = platform.sockets.socketPair();
+    const listener = platform.sockets.listenUnix(toolstackSocket);
+    const descriptors = new Map([
+      [agentMonitor, theirs],
+      [toolstackMonitor, listener],
+      ...this.#joints.map(({ descriptor }, i) => [firstTap + i, descriptor] as const),
+    ]);
+    const { argv, notes } = qemuCommandLine(dm, {
+      program,
+      agentMonitor,
+      toolstackMonitor,
+      // joinAll keeps the order of the NICs.
+      taps: new Map(dm.nics.map(({ netdev }, i) => [netdev, firstTap + i])),
+      config,
+    });
+    for (const note of notes) log.info({}, note);
+    this.#commandLine = argv;
+    for (const joint of this.#joints) joint.handedOver();
+    const qemu = new QemuSupervisor(platform, log, {
+      argv,
+      env: [],
+      descriptors,
+      monitor: ours,
+      onEvent: (event) => this.#happened(event),
+    });
+    this.#children.onExit(qemu.pid, (status) => qemu.exited(status));
+    void qemu.ended.then((ended) => this.#qemuEnded(ended));
+    return qemu;
+  }
+
+  #happened({ name, data }: QmpEvent): void {
+    this.log.debug({}, `QEMU event ${name} ${JSON.stringify(data)}`);
+    this.#memory.look();
+  }
+
+  async #qemuEnded(ended: QemuEnded): Promise<void> {
+    const { code, signal } = ended.status;
+    this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
+    if (this.#ending) return;
+    if (code !== 0) return this.fail(ended);
+    this.#ending = true;
+    this.log.info({}, `${ended.message}: nothing is left to do`);
+    this.#report?.write("phase", "ended");
+    await this.#powerOff("poweroff");
+  }
+
+  /** SIGUSR2, SIGUSR1 and SIGTERM are what poweroff, halt and reboot send; Linux runs the first on `xl shutdown`. */
+  #signalled(signal: SignalName): void {
+    if (signal === "SIGCHLD") this.#children.reapAll();
+    else void this.#shutDown(signal);
+  }
+
+  async #shutDown(signal: SignalName): Promise<void> {
+    if (this.#ending) return;
+    this.#ending = true;
+    this.log.info({}, `${signal}: shutting down`);
+    this.#report?.write("phase", "ended");
+    if (this.#qemu !== undefined) await this.#qemu.stop();
+    await this.#powerOff(signal === "SIGTERM" ? "reboot" : "poweroff");
+  }
+
+  async #powerOff(how: "poweroff" | "reboot" | "crash"): Promise<void> {
+    // What dom0 is to know must have left before the machine does; a dead xenstored must not keep it.
+    await Promise.race([
+      this.#report?.flush(),
+      new Promise<void>((resolve) => this.platform.clock.setTimer(lastWords, resolve)),
+    ]);
+    this.platform.processes.powerOff(how);
+  }
+
+  /** Something is late but not lost: told in the log and to dom0 while there is time to look. */
+  #warn(text: string): void {
+    this.#error = text;
+    this.log.warn({}, text);
+    this.#report?.write("error", text);
+  }
+
+  #openShell(): void {
+    serveControl(this.platform, this.log, (question) => this.#answer(question));
+  }
+
+  async #answer(question: Question): Promise<unknown> {
+    switch (question.ask) {
+      case "status":
+        return this.#status();
+      case "argv":
+        return {
+          libxl: (this.#arguments?.options ?? []).flatMap(({ tokens }) => tokens.map(decodeText)),
+          qemu: this.#commandLine.map(decodeText),
+        };
+      case "devices":
+        return this.#devices();
+      case "log":
+        return this.log.recent;
+      case "qmp": {
+        if (this.#qemu === undefined)
+          throw new BootError("QEMU does not run yet", "try again when `stubdom status` says running");
+        const args: JsonObject = isJsonObject(question.arguments) ? question.arguments : {};
+        return this.#qemu.qmp.execute(question.command, args);
+      }
+    }
+  }
+
+  #status(): StubdomStatus {
+    const pid = this.#qemu?.pid;
+    const peak = pid === undefined ? undefined : peakResident(this.platform.files, pid);
+    return {
+      version,
+      domid: this.#identity?.domid ?? 0,
+      target: this.#identity?.target,
+      phase: this.#phases.current,
+      phases: this.#phases.times,
+      qemu: { ...(pid !== undefined && { pid }), ...(peak !== undefined && { peakKib: peak }) },
+      memory: this.#memory.look(),
+      error: this.#error,
+    };
+  }
+}
