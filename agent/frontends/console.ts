@@ -1,0 +1,87 @@
+/**
+ * Consoles. libxl gives a Linux stub domain at least three, and Linux makes hvcN of number N:
+ *
+ *     0       `console`           log; the kernel's, set up before xenstore, so nothing to wait for
+ *     1       `device/console/1`  save: what is written arrives in dom0's /var/lib/xen/qemu-save.T
+ *     2       `device/console/2`  restore: has an `output` only when the guest is being restored
+ *     3 to 7  `device/console/N`  the guest's serial ports, in order
+ */
+import type { FileSystem } from "../platform/port.ts";
+import type { Operations } from "../xenstore/operations.ts";
+import { BadNode } from "./errors.ts";
+import { backendRemedy, type Ends, type Frontend, parseEnds, readNodes, XenbusState } from "./xenbus.ts";
+
+export type ConsolePurpose = "log" | "save" | "restore" | "serial";
+
+/** Linux has eight hvc terminals (drivers/tty/hvc/hvc_console.h, HVC_ALLOC_TTY_ADAPTERS). */
+const lastConsole = 7;
+
+export class ConsoleFrontend implements Frontend {
+  readonly kind = "console";
+  readonly id: number;
+  readonly path: string;
+  readonly backend: string;
+  readonly backendDomid: number;
+  readonly essential = true;
+
+  private constructor(
+    ends: Ends,
+    /** Where dom0 sends what we write, `file:/var/log/xen/...` or `pty`; `undefined` when nowhere. */
+    readonly output: string | undefined,
+  ) {
+    ({ id: this.id, path: this.path, backend: this.backend, backendDomid: this.backendDomid } = ends);
+  }
+
+  get purpose(): ConsolePurpose {
+    return (["log", "save", "restore"] as const)[this.id] ?? "serial";
+  }
+
+  /** `/dev/hvc3`. */
+  get device(): string {
+    return `/dev/hvc${this.id}`;
+  }
+
+  get label(): string {
+    return `console ${this.id} (${this.purpose})`;
+  }
+
+  /** QEMU 8.2 and later in dom0 refuses a console without `output`: its backend never connects. */
+  get awaited(): boolean {
+    return this.id !== 0 && this.output !== undefined && this.output !== "";
+  }
+
+  static async read(store: Operations, id: number): Promise<ConsoleFrontend> {
+    const path = id === 0 ? "console" : `device/console/${id}`;
+    if (id > lastConsole) {
+      throw new BadNode(
+        path,
+        String(id),
+        `a console up to ${lastConsole}`,
+        `give the guest at most ${lastConsole - 2} serial ports`,
+      );
+    }
+    const { backend, output } = await readNodes(store, path, ["backend", "output"]);
+    return new ConsoleFrontend(parseEnds(path, id, backend), output);
+  }
+
+  /** All eight nodes are there from the start; opening one without a console behind it gives ENODEV. */
+  linuxDevices(files: FileSystem): readonly string[] {
+    return files.exists(this.device) ? [this.device] : [];
+  }
+
+  remedy(_frontendState: number | undefined, backendState: number | undefined): string {
+    return backendRemedy(
+      backendState,
+      "dom0's QEMU for the stub domain runs and can open the console's other end",
+    );
+  }
+}
+
+/**
+ * Tells dom0 that console 0 is in use. QEMU from 8.2 on serves a console only once its frontend says so;
+ * Linux says it for none but the others, and until somebody does, what is written fills the ring and then
+ * holds the kernel up for ever. PID 1's first act.
+ */
+export function announcePrimaryConsole(store: Operations): Promise<void> {
+  return store.write("console/state", String(XenbusState.Connected));
+}

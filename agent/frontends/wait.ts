@@ -1,0 +1,217 @@
+/** Waiting for PV devices to come up: all at once, by one watch, until one deadline. */
+import type { FileSystem, Timer } from "../platform/port.ts";
+import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import { BadNode, type FrontendFailure, NotConnected } from "./errors.ts";
+import { type Frontend, parseState, stateText, XenbusState } from "./xenbus.ts";
+
+export type { Frontend } from "./xenbus.ts";
+
+export const defaultDeadline = 10_000;
+
+export type FrontendOutcome =
+  | {
+      readonly connected: true;
+      readonly frontend: Frontend;
+      /** What Linux made of it: `/dev/xvda`, `eth0`. */
+      readonly devices: readonly string[];
+      /** From the call to its being there. */
+      readonly milliseconds: number;
+    }
+  | { readonly connected: false; readonly frontend: Frontend; readonly error: FrontendFailure };
+
+/**
+ * Waits until each of `frontends` is connected and has its Linux device, or `milliseconds` have passed, or its
+ * backend has closed it; one outcome for each, in the same order. Those that are not to be awaited count as
+ * absent from the start: leave them out. Rejects only with {@link XenstoreFailure}.
+ */
+export async function waitForFrontends(
+  client: XenstoreClient,
+  files: FileSystem,
+  frontends: readonly Frontend[],
+  milliseconds: number = defaultDeadline,
+): Promise<FrontendOutcome[]> {
+  if (frontends.length === 0) return [];
+  const waits = frontends.map((frontend) => new FrontendWait(client, files, frontend, milliseconds));
+  let lose: (error: unknown) => void = () => {};
+  const lost = new Promise<never>((_resolve, reject) => {
+    lose = reject;
+  });
+  const settled = Promise.all(waits.map((wait) => wait.outcome));
+  // Whichever of the two ends the race, the other's later failure is nobody's.
+  lost.catch(() => {});
+  settled.catch(() => {});
+  let watch: Watch | undefined;
+  try {
+    // Over all devices at once: setting a watch blocks for a round trip. Its first event starts the looking.
+    watch = await client.watch(
+      "device",
+      (path) => {
+        for (const wait of waits) wait.changed(path);
+      },
+      lose,
+    );
+    return await Promise.race([settled, lost]);
+  } finally {
+    for (const wait of waits) wait.stop();
+    void watch?.stop().catch(() => {});
+  }
+}
+
+/** Pauses between looks for the Linux device of a frontend that says it is connected, in milliseconds. */
+const firstPause = 1;
+const longestPause = 50;
+
+/** One frontend on its way. */
+class FrontendWait {
+  readonly outcome: Promise<FrontendOutcome>;
+  #settle: (outcome: FrontendOutcome) => void = () => {};
+  #fail: (error: unknown) => void = () => {};
+  readonly #began: number;
+  readonly #deadline: Timer;
+  #pause: Timer | undefined;
+  #nextPause = firstPause;
+  #done = false;
+  #looking = false;
+  #again = false;
+
+  constructor(
+    private readonly client: XenstoreClient,
+    private readonly files: FileSystem,
+    private readonly frontend: Frontend,
+    milliseconds: number,
+  ) {
+    this.outcome = new Promise((resolve, reject) => {
+      this.#settle = resolve;
+      this.#fail = reject;
+    });
+    this.#began = client.clock.now();
+    this.#deadline = client.clock.setTimer(milliseconds, () => void this.#giveUp());
+  }
+
+  /** An event of the watch: the state itself changed, or something above it did. */
+  changed(path: string): void {
+    const node = `${this.frontend.path}/state`;
+    if (path === node || node.startsWith(`${path}/`)) void this.#look();
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    this.#done = true;
+    this.#deadline.cancel();
+    this.#pause?.cancel();
+  }
+
+  /** One read at a time; an event during a read asks for one more, for the value may be older than it. */
+  async #look(): Promise<void> {
+    this.#again = true;
+    if (this.#looking) return;
+    this.#looking = true;
+    try {
+      while (this.#again && !this.#done) {
+        this.#again = false;
+        const node = `${this.frontend.path}/state`;
+        this.#take(parseState(node, await this.client.tryReadText(node)));
+      }
+    } catch (error) {
+      this.#refuse(error);
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  #take(state: number | undefined): void {
+    if (this.#done) return;
+    if (state === XenbusState.Connected) this.#lookForDevice();
+    // Our own driver or the backend has given the device up: nothing more will come of it.
+    else if (state === XenbusState.Closing || state === XenbusState.Closed) void this.#giveUp();
+  }
+
+  /**
+   * blkfront says Connected just before it adds its disk, and no event comes when it has: a few short pauses
+   * bridge what is normally microseconds.
+   */
+  #lookForDevice(): void {
+    this.#pause?.cancel();
+    const devices = this.frontend.linuxDevices(this.files);
+    if (devices.length > 0) {
+      const { frontend } = this;
+      const milliseconds = this.client.clock.now() - this.#began;
+      this.stop();
+      this.#settle({ connected: true, frontend, devices, milliseconds });
+      return;
+    }
+    this.#pause = this.client.clock.setTimer(this.#nextPause, () => {
+      try {
+        this.#lookForDevice();
+      } catch (error) {
+        this.#refuse(error);
+      }
+    });
+    this.#nextPause = Math.min(2 * this.#nextPause, longestPause);
+  }
+
+  /** Collects where both sides stand and what they left in xenstore, and settles with that. */
+  async #giveUp(): Promise<void> {
+    if (this.#done) return;
+    this.stop();
+    const milliseconds = this.client.clock.now() - this.#began;
+    const { client, frontend } = this;
+    const { path, backend, backendDomid } = frontend;
+    const own = `/local/domain/${backendDomid}/`;
+    try {
+      const [frontendState, backendState, ...notes] = await Promise.all([
+        read(client, `${path}/state`),
+        read(client, `${backend}/state`),
+        note(client, "our kernel says", `error/${path}/error`),
+        note(client, "the hotplug script says", `${backend}/hotplug-error`),
+        note(client, "the backend says", `${own}error/${backend.slice(own.length)}/error`),
+      ]);
+      const states = [
+        parseState(`${path}/state`, frontendState),
+        parseState(`${backend}/state`, backendState),
+      ];
+      const at = {
+        frontendState: states[0],
+        backendState: states[1],
+        milliseconds,
+        notes: notes.filter((text) => text !== undefined),
+      };
+      const connected = at.frontendState === XenbusState.Connected;
+      const remedy = connected
+        ? "the frontend says Connected but Linux shows no device: see the kernel's messages"
+        : frontend.remedy(at.frontendState, at.backendState);
+      const label = `${frontend.label} (${path})`;
+      this.#settle({
+        connected: false,
+        frontend,
+        error: new NotConnected(label, backend, at, remedy, stateText),
+      });
+    } catch (error) {
+      this.#refuse(error);
+    }
+  }
+
+  /** A node with nonsense is this device's affair alone; what is left is xenstore's or the system's. */
+  #refuse(error: unknown): void {
+    this.stop();
+    if (error instanceof BadNode) {
+      this.#settle({ connected: false, frontend: this.frontend, error });
+    } else {
+      this.#fail(error);
+    }
+  }
+}
+
+/** A value for a report: what may not be read counts as missing. */
+async function read(client: XenstoreClient, path: string): Promise<string | undefined> {
+  try {
+    return await client.readText(path);
+  } catch {
+    return undefined;
+  }
+}
+
+async function note(client: XenstoreClient, who: string, path: string): Promise<string | undefined> {
+  const text = await read(client, path);
+  return text ? `${who} ${JSON.stringify(text.slice(0, 200))}` : undefined;
+}
