@@ -15,6 +15,7 @@ import { progress } from "./progress.ts";
 
 /** Entries that no build has asked for in this time are removed. */
 const KEEP_DAYS = 30;
+const KEEP_NEWEST = 6;
 /** Waiting for another build is worth a line only when it lasts. */
 const QUIET_WAIT_MS = 1000;
 
@@ -66,13 +67,23 @@ export async function withLock<T>(file: string, work: () => Promise<T>): Promise
   }
 }
 
-/** Removes entries (and their left-overs) that were not used for {@link KEEP_DAYS}. */
-function prune(dir: string, keep: string): void {
-  const oldest = Date.now() - KEEP_DAYS * 86_400_000;
-  for (const name of readdirSync(dir)) {
-    const path = join(dir, name);
-    if (!/-[0-9a-f]{16}(\.lock|\.tmp)?$/.test(name) || path.startsWith(keep)) continue;
-    if (statSync(path).mtimeMs < oldest) rmSync(path, { recursive: true, force: true });
+/**
+ * Removes what was not used for {@link KEEP_DAYS}, or for a day when {@link KEEP_NEWEST} entries of the same
+ * name are newer: each change of the agent makes an entry. Locks and left-overs go the same way.
+ */
+function prune(dir: string): void {
+  const newestFirst = readdirSync(dir)
+    .map((name) => ({ name, kind: /^(.+)-[0-9a-f]{16}(\.lock|\.tmp)?$/.exec(name), path: join(dir, name) }))
+    .flatMap(({ kind, path }) =>
+      kind ? [{ group: `${kind[1]}${kind[2]}`, path, used: statSync(path).mtimeMs }] : [],
+    )
+    .sort((a, b) => b.used - a.used);
+  const seen = new Map<string, number>();
+  for (const { group, path, used } of newestFirst) {
+    const newer = seen.get(group) ?? 0;
+    seen.set(group, newer + 1);
+    const keepDays = newer < KEEP_NEWEST ? KEEP_DAYS : 1;
+    if (used < Date.now() - keepDays * 86_400_000) rmSync(path, { recursive: true, force: true });
   }
 }
 
@@ -101,7 +112,8 @@ export async function cached(
     mkdirSync(unfinished);
     await make(unfinished);
     renameSync(unfinished, entry);
-    prune(dir, entry);
-    return touch();
+    touch();
+    prune(dir);
+    return entry;
   });
 }
