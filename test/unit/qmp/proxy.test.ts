@@ -1,0 +1,303 @@
+import { describe, expect, test } from "vitest";
+import { concatBytes } from "../../../agent/bytes/bytes.ts";
+import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
+import { QmpCommandError, QmpFramingError } from "../../../agent/qmp/errors.ts";
+import type { JsonValue } from "../../../agent/qmp/framing.ts";
+import { type CommandHandler, proxySession } from "../../../agent/qmp/proxy.ts";
+import { settle } from "../../fakes/clock.ts";
+import { FakeQemuMonitor, type FakeQemuOptions, greeting } from "../../fakes/qemu.ts";
+import { type MemoryEnd, memoryStream } from "../../fakes/stream.ts";
+
+/** A toolstack's end that collects all it reads. */
+class Toolstack {
+  readonly #parts: Uint8Array[] = [];
+  readonly done: Promise<void>;
+
+  constructor(readonly stream: MemoryEnd) {
+    this.done = this.#collect();
+  }
+
+  get text(): string {
+    return decodeText(concatBytes(this.#parts));
+  }
+
+  get lines(): string[] {
+    return this.text.split("\r\n").slice(0, -1);
+  }
+
+  send(text: string): Promise<void> {
+    return this.stream.write(encodeText(text));
+  }
+
+  async until(text: string): Promise<void> {
+    for (let round = 0; !this.text.includes(text); round++) {
+      if (round === 2000) throw new Error(`no ${text} in: ${this.text}`);
+      await settle();
+    }
+  }
+
+  async #collect(): Promise<void> {
+    for (let chunk = await this.stream.read(); chunk !== null; chunk = await this.stream.read()) {
+      this.#parts.push(chunk);
+    }
+  }
+}
+
+function session(takeOver: Record<string, CommandHandler> = {}, options: FakeQemuOptions = {}) {
+  const [toolstackEnd, toolstackSide] = memoryStream({ seed: 3 });
+  const [qemuSide, qemuEnd] = memoryStream({ seed: 4 });
+  return {
+    toolstack: new Toolstack(toolstackEnd),
+    qemu: new FakeQemuMonitor(qemuEnd, options),
+    summary: proxySession(toolstackSide, qemuSide, new Map(Object.entries(takeOver))),
+    ends: [toolstackSide, qemuSide],
+  };
+}
+
+/** Both ends bare, to see the bytes. */
+function bareSession(takeOver: Record<string, CommandHandler> = {}, largestPiece = 7) {
+  const [toolstackEnd, toolstackSide] = memoryStream({ seed: 5, largestPiece });
+  const [qemuSide, qemuEnd] = memoryStream({ seed: 6, largestPiece });
+  return {
+    toolstack: new Toolstack(toolstackEnd),
+    qemu: new Toolstack(qemuEnd),
+    summary: proxySession(toolstackSide, qemuSide, new Map(Object.entries(takeOver))),
+    ends: [toolstackSide, qemuSide],
+  };
+}
+
+describe("passing through", () => {
+  test("a session from greeting to end", async () => {
+    const { toolstack, qemu, summary, ends } = session();
+    await toolstack.send(
+      '{"execute": "qmp_capabilities", "id": 1}\r\n{"execute": "query-status", "id": 2}\r\n',
+    );
+    await toolstack.until('"id":2');
+    expect(toolstack.lines[0]).toBe(greeting.trim());
+    toolstack.stream.close();
+    expect(await summary).toEqual({ endedBy: "toolstack", commands: 2 });
+    await qemu.done;
+    expect(qemu.received).toEqual(["qmp_capabilities", "query-status"]);
+    expect(ends.every(({ closed }) => closed)).toBe(true);
+  });
+
+  test("changes no byte in either direction", async () => {
+    const { toolstack, qemu, summary } = bareSession({ other: async () => ({}) });
+    const sent = ` \n{'execute':'x' , "id":1}{"execute" : "\u00e4", "arguments":{"execute":"other"}}\n\n{"id":{}}\r\n`;
+    const replied =
+      '{"QMP":{}}\r\n \r\n{"return":\t{}}{"event": "E"}\n{"error": {"desc": "\u20ac"}}\r\n{"half';
+    await toolstack.send(sent);
+    await qemu.send(replied);
+    await qemu.until('{"id":{}}\r\n');
+    await toolstack.until('{"half');
+    expect(qemu.text).toBe(sent);
+    expect(toolstack.text).toBe(replied);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("goes no faster than the toolstack reads", async () => {
+    const [toolstackEnd, toolstackSide] = memoryStream({ capacity: 1000 });
+    const [qemuSide, qemuEnd] = memoryStream({ capacity: 1000, largestPiece: 500 });
+    const summary = proxySession(toolstackSide, qemuSide);
+    let taken = false;
+    const flood = qemuEnd.write(encodeText(`{"QMP": "${"x".repeat(100_000)}"}\r\n`)).then(() => {
+      taken = true;
+    });
+    for (let round = 0; round < 200; round++) await settle();
+    expect(taken).toBe(false);
+    const toolstack = new Toolstack(toolstackEnd);
+    await flood;
+    await toolstack.until("}\r\n");
+    expect(toolstack.text.length).toBe(100_000 + 13);
+    toolstackEnd.close();
+    await summary;
+  });
+});
+
+describe("the end of a session", () => {
+  test.each([
+    ["", 0],
+    ['{"execute": "qmp_capab', 0],
+    ['{"execute": "qmp_capabilities"}', 1],
+  ])("by a toolstack that sent %j", async (sent, commands) => {
+    const { toolstack, qemu, summary, ends } = session();
+    await toolstack.send(sent);
+    toolstack.stream.close();
+    expect(await summary).toMatchObject({ commands });
+    await qemu.done;
+    expect(ends.every(({ closed }) => closed)).toBe(true);
+  });
+
+  test("by QEMU", async () => {
+    const { toolstack, qemu, summary } = bareSession();
+    await qemu.send(greeting);
+    await toolstack.until(greeting);
+    qemu.stream.close();
+    expect(await summary).toEqual({ endedBy: "qemu", commands: 0 });
+    await toolstack.done;
+  });
+
+  test.each(["toolstack", "qemu"] as const)("by 10 MB without an end from %s", async (side) => {
+    const parts = bareSession({}, 16384);
+    const flood = parts[side].send(`{"x": "${"x".repeat(10 * 1024 * 1024)}`).catch(() => "cut");
+    const { endedBy, error } = await parts.summary;
+    expect(endedBy).toBe("fault");
+    expect(error).toBeInstanceOf(QmpFramingError);
+    expect(await flood).toBe("cut");
+    await Promise.all([parts.toolstack.done, parts.qemu.done]);
+  });
+
+  test("by bytes that are no QMP", async () => {
+    const { toolstack, summary } = session();
+    await toolstack.send("GET / HTTP/1.1\r\n");
+    const { endedBy, error } = await summary;
+    expect([endedBy, error?.message]).toEqual(["fault", 'a message begins with "G", not with "{"']);
+  });
+});
+
+describe("taking over a command", () => {
+  test("answers in QEMU's place, with the id as it was", async () => {
+    const seen: JsonValue[] = [];
+    const { toolstack, qemu, summary } = session({
+      save: async (args) => {
+        seen.push(args);
+        return { done: true };
+      },
+    });
+    await toolstack.send(
+      '{"execute":"qmp_capabilities"}{"execute":"save","arguments":{"f":"x"},"id": {"a" : 1.0}}\n',
+    );
+    await toolstack.until("done");
+    expect(toolstack.lines.at(-1)).toBe('{"return": {"done":true}, "id": {"a" : 1.0}}');
+    await toolstack.send("{'execute':'save'}");
+    await toolstack.until('{"return": {"done":true}}\r\n');
+    expect(seen).toEqual([{ f: "x" }, {}]);
+    expect(qemu.received).toEqual(["qmp_capabilities"]);
+    toolstack.stream.close();
+    expect(await summary).toEqual({ endedBy: "toolstack", commands: 3 });
+  });
+
+  test.each([
+    [new QmpCommandError("save", "DeviceNotFound", "no disk"), '{"class":"DeviceNotFound","desc":"no disk"}'],
+    [new Error("broken"), '{"class":"GenericError","desc":"broken"}'],
+  ])("refuses with the error's class: %s", async (error, expected) => {
+    const { toolstack, summary } = session({
+      save: () => Promise.reject(error),
+    });
+    await toolstack.send('{"execute":"save","id":7}');
+    await toolstack.until("desc");
+    expect(toolstack.lines.at(-1)).toBe(`{"error": ${expected}, "id": 7}`);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test.each(["[]", "nonsense", "'x'"])("refuses arguments that are no object: %s", async (args) => {
+    const { toolstack, summary } = session({ save: async () => ({}) });
+    await toolstack.send(`{"execute":"save","arguments":${args}}`);
+    await toolstack.until("GenericError");
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("keeps the order with the commands before and after it", async () => {
+    const log: string[] = [];
+    let finish: () => void = () => {};
+    const { toolstack, qemu, summary } = session(
+      {
+        save: async () => {
+          log.push("save begins");
+          await new Promise<void>((resolve) => {
+            finish = resolve;
+          });
+          log.push("save ends");
+          return "saved";
+        },
+      },
+      {
+        execute: async (command) => {
+          for (let round = 0; round < 5; round++) await settle();
+          log.push(command);
+          return command;
+        },
+      },
+    );
+    const commands = ["qmp_capabilities", "stop", "query-status", "save", "cont", "save"];
+    await toolstack.send(commands.map((name, id) => JSON.stringify({ execute: name, id })).join(""));
+    while (!log.includes("save begins")) await settle();
+    expect(log).toEqual(["stop", "query-status", "save begins"]);
+    await qemu.event("STOP");
+    await toolstack.until("STOP");
+    finish();
+    while (log.filter((line) => line === "save begins").length < 2) await settle();
+    finish();
+    await toolstack.until('"id": 5');
+    const order = ["stop", "query-status", "save begins", "save ends", "cont", "save begins", "save ends"];
+    expect(log).toEqual(order);
+    const ids = toolstack.lines.flatMap((line) => /"id": ?(\d)/.exec(line)?.[1] ?? []);
+    expect(ids).toEqual(["0", "1", "2", "3", "4", "5"]);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("waits for the end of a line that QEMU is in the middle of", async () => {
+    let finish: (value: string) => void = () => {};
+    const { toolstack, qemu, summary } = bareSession({
+      save: () =>
+        new Promise((resolve) => {
+          finish = resolve;
+        }),
+    });
+    await qemu.send(greeting);
+    await toolstack.send('{"execute":"save"}{"execute":"next"}');
+    await toolstack.until(greeting);
+    await qemu.send('{"event": "ST');
+    await toolstack.until("ST");
+    finish("saved");
+    for (let round = 0; round < 20; round++) await settle();
+    expect(toolstack.lines).toHaveLength(1);
+    expect(qemu.text).toBe("");
+    await qemu.send('OP"}\r\n{"event": "MORE"}\r\n');
+    await qemu.until("next");
+    expect(toolstack.lines.slice(1)).toEqual([
+      '{"event": "STOP"}',
+      '{"return": "saved"}',
+      '{"event": "MORE"}',
+    ]);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("does not begin before QEMU's greeting, nor after the end", async () => {
+    let begun = 0;
+    const { toolstack, qemu, summary } = bareSession({
+      save: async () => {
+        begun++;
+        return {};
+      },
+    });
+    await toolstack.send('{"execute":"save"}');
+    for (let round = 0; round < 20; round++) await settle();
+    expect(begun).toBe(0);
+    qemu.stream.close();
+    await summary;
+    expect(begun).toBe(0);
+  });
+
+  test("a session that ends during the command is still whole", async () => {
+    let finish: () => void = () => {};
+    const { toolstack, summary, ends } = session({
+      save: () =>
+        new Promise<JsonValue>((resolve) => {
+          finish = () => resolve({});
+        }),
+    });
+    await toolstack.send('{"execute":"save"}');
+    await toolstack.until("QMP");
+    for (let round = 0; round < 20; round++) await settle();
+    toolstack.stream.close();
+    finish();
+    await summary;
+    expect(ends.every(({ closed }) => closed)).toBe(true);
+  });
+});
