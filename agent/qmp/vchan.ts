@@ -103,7 +103,9 @@ export interface VchanServer {
  *   successfully and then see it die. So the offer is withdrawn as soon as a client is there, and QEMU's
  *   greeting, which every QMP client waits for, is passed on only after that.
  * - A client that does not wait for the greeting can still hand its ring to a next one before that. So a
- *   ring is given up only when, with the offer withdrawn, nobody is connected to it.
+ *   ring is given up only when, with the offer withdrawn, nobody is connected to it. (What such a client
+ *   wrote before it left stands in the ring before the next one's words, and nothing tells them apart. libxl
+ *   waits for the greeting.)
  *
  * Closing comes before the next offer: since 4.17 `libxenvchan_close` removes `path` itself.
  */
