@@ -1,0 +1,35 @@
+import { describe, expect, it } from "vitest";
+import { concatBytes } from "../../../agent/bytes/bytes.ts";
+import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
+
+describe("concatBytes", () => {
+  it("joins parts in order, empty ones too", () => {
+    expect(concatBytes([])).toEqual(new Uint8Array());
+    expect(concatBytes([Uint8Array.of(1, 2), new Uint8Array(), Uint8Array.of(3)])).toEqual(
+      Uint8Array.of(1, 2, 3),
+    );
+  });
+
+  it("copies: the whole does not change with a part, nor reaches beyond a view", () => {
+    const buffer = Uint8Array.of(9, 1, 2, 9);
+    const whole = concatBytes([buffer.subarray(1, 3)]);
+    buffer.fill(0);
+    expect(whole).toEqual(Uint8Array.of(1, 2));
+  });
+});
+
+describe("text", () => {
+  it("goes there and back as UTF-8", () => {
+    for (const text of ["", "device/vbd", "Grüße, 世界 🖥"]) expect(decodeText(encodeText(text))).toBe(text);
+  });
+
+  it("has U+FFFD for what is not UTF-8, and never throws", () => {
+    expect(decodeText(Uint8Array.of(0x61, 0xff, 0x62))).toBe("a\ufffdb");
+    expect(decodeText(Uint8Array.of(0xe4, 0xb8))).toBe("\ufffd");
+    for (let byte = 0; byte < 256; byte++) expect(() => decodeText(Uint8Array.of(byte, byte))).not.toThrow();
+  });
+
+  it("keeps NUL as a character like any other", () => {
+    expect(decodeText(Uint8Array.of(0x61, 0, 0x62))).toBe("a\0b");
+  });
+});

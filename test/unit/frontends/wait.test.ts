@@ -1,0 +1,248 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { allFrontends, discoverFrontends, type Frontends } from "../../../agent/frontends/discover.ts";
+import { BadNode, NotConnected } from "../../../agent/frontends/errors.ts";
+import { type FrontendOutcome, waitForFrontends } from "../../../agent/frontends/wait.ts";
+import { XenstoreClient } from "../../../agent/xenstore/client.ts";
+import { ConnectionLost } from "../../../agent/xenstore/errors.ts";
+import { FakeClock, settle } from "../../fakes/clock.ts";
+import { FakeFiles } from "../../fakes/platform.ts";
+import { home, StubdomTree, stubdomId } from "../../fakes/stubdom-tree.ts";
+import { type FakeXenbus, FakeXenstored } from "../../fakes/xenstored.ts";
+
+let daemon: FakeXenstored;
+let tree: StubdomTree;
+let bus: FakeXenbus;
+let clock: FakeClock;
+let client: XenstoreClient;
+let files: FakeFiles;
+
+beforeEach(() => {
+  daemon = new FakeXenstored();
+  tree = new StubdomTree(daemon);
+  bus = daemon.connect(stubdomId);
+  clock = new FakeClock();
+  client = new XenstoreClient(bus, clock);
+  files = new FakeFiles();
+});
+
+const awaited = (found: Frontends) => allFrontends(found).filter((frontend) => frontend.awaited);
+
+function failure(outcome: FrontendOutcome | undefined): string {
+  if (outcome === undefined || outcome.connected) throw new Error("it connected");
+  return outcome.error.message;
+}
+
+describe("waiting for frontends", () => {
+  it("is over at once when there are none", async () => {
+    expect(await waitForFrontends(client, files, [])).toEqual([]);
+    expect(daemon.requests).toEqual([]);
+  });
+
+  it("sees those that are connected already, with their Linux devices", async () => {
+    tree.disk(768, "hda");
+    tree.nic(0, "00:16:3e:00:00:01");
+    tree.screen();
+    tree.pci("0000:03:00.0");
+    files.put("/dev/xvda", "");
+    files.put("/dev/hvc1", "");
+    files.put("/dev/fb0", "");
+    files.put("/dev/input/event1", "");
+    files.put("/sys/bus/xen/devices/vif-0/net/eth3/address", "");
+    files.put("/sys/bus/xen/devices/vfb-0/graphics/fb0/dev", "");
+    files.put("/sys/class/input/input0/phys", "isa0060/serio0\n");
+    files.put("/sys/class/input/input0/event0/dev", "");
+    files.put("/sys/class/input/input1/phys", "xenbus/device/vkbd/0\n");
+    files.put("/sys/class/input/input1/event1/dev", "");
+    files.put("/sys/bus/pci/devices/0000:00:00.0/vendor", "");
+    for (const path of ["vbd/768", "vif/0", "vfb/0", "vkbd/0", "pci/0", "console/1"]) {
+      tree.state(`device/${path}`, 4);
+    }
+    const outcomes = await waitForFrontends(client, files, awaited(await discoverFrontends(client)));
+    expect(outcomes.map((o) => [o.frontend.path, o.connected ? o.devices : o.error.message])).toEqual([
+      ["device/vbd/768", ["/dev/xvda"]],
+      ["device/vif/0", ["eth3"]],
+      ["device/vfb/0", ["/dev/fb0"]],
+      ["device/vkbd/0", ["/dev/input/event1"]],
+      ["device/pci/0", ["0000:00:00.0"]],
+      ["device/console/1", ["/dev/hvc1"]],
+    ]);
+    await settle();
+    expect(clock.pending).toBe(0);
+    expect(daemon.watchCount).toBe(0);
+    expect(daemon.requests.filter((request) => request.startsWith("watch"))).toEqual(["watch device"]);
+  });
+
+  it("waits through all states, without a timer but the deadline's", async () => {
+    tree.disk(768, "hda");
+    files.put("/dev/xvda", "");
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, disks);
+    await clock.advance(1000);
+    expect(clock.pending).toBe(1);
+    tree.state("device/vbd/768", 3);
+    await clock.advance(500);
+    tree.state("device/vbd/768", 4);
+    expect(await waiting).toMatchObject([{ connected: true, devices: ["/dev/xvda"], milliseconds: 1500 }]);
+  });
+
+  it("gives Linux the moment that it needs between Connected and the device", async () => {
+    tree.disk(768, "hda");
+    tree.state("device/vbd/768", 4);
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, disks);
+    await clock.advance(5);
+    files.put("/dev/xvda", "");
+    await clock.advance(10);
+    expect(await waiting).toMatchObject([{ connected: true }]);
+    expect(clock.pending).toBe(0);
+  });
+
+  it("looks again, when a state changes while it is being read", async () => {
+    tree.disk(768, "hda");
+    files.put("/dev/xvda", "");
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, disks);
+    for (const state of [1, 2, 3, 4]) {
+      tree.state("device/vbd/768", state);
+      await Promise.resolve();
+    }
+    expect(await waiting).toMatchObject([{ connected: true }]);
+  });
+});
+
+describe("a device that does not come up", () => {
+  it("is named at the deadline with both states and what to do, the others are not held up by it", async () => {
+    tree.disk(768, "hda");
+    tree.disk(832, "hdb");
+    tree.backendState("vbd", 832, 2);
+    files.put("/dev/xvda", "");
+    tree.state("device/vbd/768", 4);
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, disks, 3000);
+    await clock.advance(3000);
+    const [first, second] = await waiting;
+    expect(first).toMatchObject({ connected: true, milliseconds: 0 });
+    expect(failure(second)).toBe(
+      "disk hdb (device/vbd/832) is not connected after 3000 ms: frontend state 1 (Initialising), " +
+        "backend /local/domain/0/backend/vbd/5/832 state 2 (InitWait); the backend waits for its hotplug script in dom0, " +
+        "or our kernel lacks the frontend: see /var/log/xen/xen-hotplug.log in dom0",
+    );
+    expect(clock.pending).toBe(0);
+    await settle();
+    expect(daemon.watchCount).toBe(0);
+  });
+
+  it("is a NIC whose backend nobody takes up", async () => {
+    tree.nic(0, "00:16:3e:00:00:01");
+    const { nics } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, nics, 3000);
+    await clock.advance(3000);
+    expect(failure((await waiting)[0])).toMatch(
+      /network interface 0 \(00:16:3e:00:00:01\).*state 1.*xen-netback is loaded/,
+    );
+  });
+
+  it("is a screen that dom0's QEMU does not serve: the line that helps is named", async () => {
+    tree.screen();
+    tree.state("device/vfb/0", 3);
+    const { framebuffers } = await discoverFrontends(client);
+    expect(framebuffers[0]?.essential).toBe(false);
+    const waiting = waitForFrontends(client, files, framebuffers, 3000);
+    await clock.advance(3000);
+    expect(failure((await waiting)[0])).toContain('device_model_args_pv = [ "-vga", "xenfb" ]');
+  });
+
+  for (const state of [5, 6]) {
+    it(`is given up at once in state ${state}, with what was said about it`, async () => {
+      tree.disk(768, "hda");
+      const { disks } = await discoverFrontends(client);
+      const waiting = waitForFrontends(client, files, disks, 3000);
+      await settle();
+      daemon.set(`${home}/error/device/vbd/768/error`, "-16 xlvbd_add at backend", stubdomId);
+      daemon.set(`${tree.backend("vbd", 768)}/hotplug-error`, "/disk.img does not exist.");
+      tree.backendState("vbd", 768, 6);
+      tree.state("device/vbd/768", state);
+      const message = failure((await waiting)[0]);
+      expect(message).toContain(`after 0 ms: frontend state ${state}`);
+      expect(message).toContain('our kernel says "-16 xlvbd_add at backend"');
+      expect(message).toContain('the hotplug script says "/disk.img does not exist."');
+      expect(message).toContain("the backend has closed");
+      await settle();
+      expect(clock.pending).toBe(0);
+    });
+  }
+
+  it("has lost its backend altogether", async () => {
+    tree.disk(768, "hda");
+    const { disks } = await discoverFrontends(client);
+    daemon.remove(tree.backend("vbd", 768));
+    const waiting = waitForFrontends(client, files, disks, 3000);
+    await clock.advance(3000);
+    expect(failure((await waiting)[0])).toMatch(/state missing.*the backend is gone/);
+  });
+
+  it("was taken away while it was waited for", async () => {
+    tree.disk(768, "hda");
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, disks, 3000);
+    await settle();
+    daemon.remove(`${home}/device/vbd/768`);
+    await clock.advance(3000);
+    expect(failure((await waiting)[0])).toMatch(/frontend state missing/);
+  });
+
+  it("says Connected, but Linux shows nothing", async () => {
+    tree.disk(768, "hda");
+    tree.state("device/vbd/768", 4);
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, disks, 3000);
+    await clock.advance(3000);
+    expect(failure((await waiting)[0])).toMatch(/Linux shows no device/);
+    expect(clock.pending).toBe(0);
+  });
+
+  for (const nonsense of ["", "x", "9", "4 ", "99999999999999999999"]) {
+    it(`has ${JSON.stringify(nonsense)} for a state: that device alone fails`, async () => {
+      tree.disk(768, "hda");
+      tree.disk(832, "hdb");
+      files.put("/dev/xvdb", "");
+      tree.state("device/vbd/832", 4);
+      daemon.set(`${home}/device/vbd/768/state`, nonsense, stubdomId);
+      const { disks } = await discoverFrontends(client);
+      const [first, second] = await waitForFrontends(client, files, disks);
+      expect(first).toMatchObject({ connected: false });
+      expect(first?.connected === false && first.error).toBeInstanceOf(BadNode);
+      expect(second).toMatchObject({ connected: true });
+    });
+  }
+
+  it("is reported by a typed error", async () => {
+    tree.nic(0, "00:16:3e:00:00:01");
+    const { nics } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, nics, 100);
+    await clock.advance(100);
+    const [outcome] = await waiting;
+    expect(outcome?.connected === false && outcome.error).toBeInstanceOf(NotConnected);
+  });
+});
+
+describe("xenstore itself failing meanwhile", () => {
+  it("rejects with the lost connection and leaves no timer", async () => {
+    tree.disk(768, "hda");
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, files, disks);
+    await settle();
+    bus.cutAfter(7);
+    tree.state("device/vbd/768", 3);
+    await expect(waiting).rejects.toBeInstanceOf(ConnectionLost);
+    expect(clock.pending).toBe(0);
+  });
+
+  it("rejects when the watch is refused", async () => {
+    tree.disk(768, "hda");
+    const { disks } = await discoverFrontends(client);
+    daemon.refuse("watch", "device", "EQUOTA");
+    await expect(waitForFrontends(client, files, disks)).rejects.toMatchObject({ code: "EQUOTA" });
+    expect(clock.pending).toBe(0);
+  });
+});

@@ -1,0 +1,174 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import type { Descriptors } from "../../../agent/platform/port.ts";
+import { SystemError } from "../../../agent/platform/port.ts";
+import { DescriptorStream, StreamClosed } from "../../../agent/platform/stream.ts";
+import { settle } from "../../fakes/clock.ts";
+import { fakePlatform } from "../../fakes/platform.ts";
+
+const fd = 7;
+
+/** One descriptor: reads give what is scripted, `null` when it would block; writes take up to `room` bytes. */
+class ScriptedDescriptor {
+  readonly incoming: (Uint8Array | null | SystemError)[] = [];
+  readonly taken: number[] = [];
+  room = Number.POSITIVE_INFINITY;
+  readable: (() => void) | null = null;
+  writable: (() => void) | null = null;
+  closed = 0;
+
+  descriptors(): Descriptors {
+    return fakePlatform({
+      descriptors: {
+        read: (_fd, into) => {
+          const next = this.incoming.shift() ?? null;
+          if (next instanceof SystemError) throw next;
+          if (next !== null) into.set(next);
+          return next === null ? null : next.length;
+        },
+        write: (_fd, from) => {
+          if (this.room === 0) return null;
+          const part = from.subarray(0, Math.min(from.length, this.room));
+          this.room -= part.length;
+          this.taken.push(...part);
+          return part.length;
+        },
+        onReadable: (_fd, ready) => {
+          this.readable = ready;
+        },
+        onWritable: (_fd, ready) => {
+          this.writable = ready;
+        },
+        close: () => {
+          this.closed++;
+        },
+      },
+    }).descriptors;
+  }
+}
+
+let under: ScriptedDescriptor;
+let stream: DescriptorStream;
+
+beforeEach(() => {
+  under = new ScriptedDescriptor();
+  stream = new DescriptorStream(under.descriptors(), fd, "test");
+});
+
+describe("reading", () => {
+  it("returns what is there without waiting", async () => {
+    under.incoming.push(Uint8Array.of(1, 2));
+    expect(await stream.read()).toEqual(Uint8Array.of(1, 2));
+    expect(under.readable).toBeNull();
+  });
+
+  it("waits for readiness, and listens no longer than it waits", async () => {
+    const reading = stream.read();
+    await settle();
+    expect(under.readable).not.toBeNull();
+    under.incoming.push(Uint8Array.of(3));
+    under.readable?.();
+    expect(await reading).toEqual(Uint8Array.of(3));
+    expect(under.readable).toBeNull();
+  });
+
+  it("goes on waiting after a false alarm", async () => {
+    const reading = stream.read();
+    await settle();
+    under.readable?.();
+    await settle();
+    expect(under.readable).not.toBeNull();
+    under.incoming.push(Uint8Array.of(4));
+    under.readable?.();
+    expect(await reading).toEqual(Uint8Array.of(4));
+  });
+
+  it("ends with null", async () => {
+    under.incoming.push(new Uint8Array());
+    expect(await stream.read()).toBeNull();
+  });
+
+  it("passes an error on", async () => {
+    under.incoming.push(new SystemError("EIO", "read", "test"));
+    await expect(stream.read()).rejects.toMatchObject({ code: "EIO" });
+  });
+
+  it("gives each chunk bytes of its own", async () => {
+    under.incoming.push(Uint8Array.of(1), Uint8Array.of(2));
+    const first = await stream.read();
+    await stream.read();
+    expect(first).toEqual(Uint8Array.of(1));
+  });
+});
+
+describe("writing", () => {
+  it("goes on until every byte is taken, waiting where there is no room", async () => {
+    under.room = 2;
+    const writing = stream.write(Uint8Array.of(1, 2, 3));
+    await settle();
+    expect(under.taken).toEqual([1, 2]);
+    under.room = 5;
+    under.writable?.();
+    await writing;
+    expect(under.taken).toEqual([1, 2, 3]);
+    expect(under.writable).toBeNull();
+  });
+
+  it("keeps concurrent writes in order and apart", async () => {
+    under.room = 1;
+    const writes = [
+      stream.write(Uint8Array.of(1, 2)),
+      stream.write(Uint8Array.of(3)),
+      stream.write(Uint8Array.of(4)),
+    ];
+    await settle();
+    under.room = 10;
+    under.writable?.();
+    await Promise.all(writes);
+    expect(under.taken).toEqual([1, 2, 3, 4]);
+  });
+
+  it("takes nothing from later writes because an earlier one failed", async () => {
+    const failing = new DescriptorStream(
+      fakePlatform({
+        descriptors: {
+          write: (_fd, from) => {
+            if (from[0] === 1) throw new SystemError("EPIPE", "write", "test");
+            return from.length;
+          },
+        },
+      }).descriptors,
+      fd,
+      "test",
+    );
+    const first = failing.write(Uint8Array.of(1));
+    const second = failing.write(Uint8Array.of(2));
+    await expect(first).rejects.toMatchObject({ code: "EPIPE" });
+    await second;
+  });
+});
+
+describe("closing", () => {
+  it("closes the descriptor once, and removes the handlers first", () => {
+    stream.close();
+    stream.close();
+    expect(under.closed).toBe(1);
+    expect([under.readable, under.writable]).toEqual([null, null]);
+  });
+
+  it("ends a read that waits, and refuses a write that does", async () => {
+    under.room = 1;
+    const reading = stream.read();
+    const writing = stream.write(Uint8Array.of(1, 2));
+    await settle();
+    stream.close();
+    expect(await reading).toBeNull();
+    await expect(writing).rejects.toBeInstanceOf(StreamClosed);
+    expect(under.taken).toEqual([1]);
+  });
+
+  it("leaves nothing to read or write afterwards", async () => {
+    stream.close();
+    expect(await stream.read()).toBeNull();
+    await expect(stream.write(Uint8Array.of(1))).rejects.toBeInstanceOf(StreamClosed);
+  });
+});
