@@ -44,6 +44,10 @@ function version(): string {
   return (JSON.parse(readFileSync(join(PROJECT, "package.json"), "utf8")) as { version: string }).version;
 }
 
+function packageVersion(): string {
+  return (JSON.parse(readFileSync(join(PROJECT, "package.json"), "utf8")) as { version: string }).version;
+}
+
 /** The bundle's text and what esbuild knows about it; rejects when it would need anything that is not in it. */
 async function bundle(entry: string): Promise<{ text: string; metafile: string }> {
   const result = await build({
@@ -65,6 +69,9 @@ async function bundle(entry: string): Promise<{ text: string; metafile: string }
     treeShaking: true,
     legalComments: "none",
     define: { "process.env.NODE_ENV": '"production"', STUBDOM_VERSION: JSON.stringify(version()) },
+      "process.env.NODE_ENV": '"production"',
+      STUBDOM_VERSION: JSON.stringify(packageVersion()),
+    },
     plugins: [fromNpm],
     logLevel: "silent",
   });

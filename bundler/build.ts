@@ -1,7 +1,6 @@
 /** `npm run build`: makes `dist/`. See `--help`. */
 
 import {
-  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -24,7 +23,7 @@ import { buildGuestKernel, buildKernel } from "./kernel.ts";
 import { manifest } from "./manifest.ts";
 import { PROJECT } from "./paths.ts";
 import { clock, progress } from "./progress.ts";
-import { buildRamdisk } from "./ramdisk.ts";
+import { buildRamdisk, buildSystem, type System } from "./ramdisk.ts";
 import { buildRoot } from "./root.ts";
 
 const PARTS = ["agent", "kernel", "guest-kernel", "qemu", "ramdisk"] as const;
@@ -45,11 +44,14 @@ tests test-guest-kernel. What is slow is kept in ${cacheDir()}.
 const IMAGE = ["stubdom", "stubdom-linux-kernel", "stubdom-linux-ramdisk"] as const;
 
 /** Puts a file in place in one step: somebody may be booting the one that is there. */
-function install(from: string, dist: string, name: string): string {
+function write(content: string | Uint8Array, dist: string, name: string, mode = 0o644): void {
   const to = join(dist, name);
-  copyFileSync(from, `${to}.tmp`);
+  writeFileSync(`${to}.tmp`, content, { mode });
   renameSync(`${to}.tmp`, to);
-  return to;
+}
+
+function install(from: string, dist: string, name: string): void {
+  write(readFileSync(from), dist, name, statSync(from).mode & 0o777);
 }
 
 /** Builds the wanted parts into `dist`. Steps that do not need each other run side by side. */
@@ -69,16 +71,16 @@ async function buildInto(dist: string, only: Part | undefined): Promise<void> {
     install((await buildGuestKernel(root)).image, dist, "test-guest-kernel");
   };
   const trees = (): Promise<string[]> => Promise.all([buildQemu(root), buildBusybox(root)]);
+  const system = async (): Promise<System> => buildSystem(root, await trees());
   const ramdisk = async (): Promise<void> => {
-    const [made] = await Promise.all([trees(), agent()]);
+    const [made] = await Promise.all([system(), agent()]);
     const packed = await buildRamdisk(root, join(dist, "stubdom"), made);
-    install(packed.image, dist, "stubdom-linux-ramdisk");
+    write(packed.image, dist, "stubdom-linux-ramdisk");
     if (only !== undefined) return;
     await kernels;
     const files = Object.fromEntries(IMAGE.map((name) => [name, join(dist, name)]));
     const text = manifest({ root, files, metafile: join(dist, "stubdom.meta.json"), ramdisk: packed });
-    writeFileSync(join(dist, "manifest.json.tmp"), text);
-    renameSync(join(dist, "manifest.json.tmp"), join(dist, "manifest.json"));
+    write(text, dist, "manifest.json");
   };
   const kernels = wants("kernel") ? kernel() : undefined;
   await Promise.all([

@@ -1,6 +1,9 @@
 /**
- * The ramdisk: everything that the stubdom's one file system holds, as one compressed cpio archive that depends
- * on nothing but its contents.
+ * The ramdisk: everything that the stubdom's one file system holds, depending on nothing but its contents.
+ *
+ * It is two cpio archives, each compressed, one behind the other, which the kernel unpacks in turn (its
+ * buffer-format.rst: `initramfs := ("\\0" | cpio_archive | cpio_gzip_archive)*`): first what seldom changes,
+ * QEMU and the rest of the system, whose compression takes long; then the agent and the overlay.
  */
 
 import {
@@ -45,8 +48,7 @@ sort -u /tmp/packages >/out/packages
  * unpacked files while a stubdom of 64 MiB starts.
  */
 const COMPRESS = `
-zstd --quiet --ultra -22 --zstd=wlog=23 --single-thread --no-progress /build/ramdisk.cpio -o /build/ramdisk
-rm /build/ramdisk.cpio
+zstd --quiet --ultra -22 --zstd=wlog=23 --single-thread --no-progress --rm /build/cpio -o /build/cpio.zst
 `;
 
 /** A tree of the libraries that the programs of other trees need, and the Debian packages they came from. */
@@ -94,38 +96,46 @@ function entriesOf(directory: string, below = ""): CpioEntry[] {
   });
 }
 
+/** The entries as a compressed archive; `name` is that of the cache entry and of the step. */
+async function archive(root: BuildRoot, name: string, entries: readonly CpioEntry[]): Promise<Buffer> {
+  const plain = cpio([...entries].sort((a, b) => (a.path < b.path ? -1 : 1)));
+  const key = digest({ script: COMPRESS, versions: root.versions, plain });
+  const entry = await cached(name, key, (dir) =>
+    progress.step(name, async (step) => {
+      writeFileSync(join(dir, "cpio"), plain);
+      await runInRoot(root.path, COMPRESS, { log: logFile(name), step, binds: { [dir]: "/build" } });
+    }),
+  );
+  return readFileSync(join(entry, "cpio.zst"));
+}
+
 export interface Ramdisk {
-  readonly image: string;
+  readonly image: Buffer;
   readonly entries: readonly CpioEntry[];
   /** Debian packages whose libraries are inside. */
   readonly packages: readonly string[];
 }
 
-/** Packs the agent, the trees built from source, their libraries and `rootfs-overlay/`. */
-export async function buildRamdisk(root: BuildRoot, agent: string, trees: readonly Tree[]): Promise<Ramdisk> {
+/** The part that does not depend on the agent: the trees built from source and their libraries. */
+export interface System extends Ramdisk {}
+
+/** Packs the trees built from source and the libraries that they need. */
+export async function buildSystem(root: BuildRoot, trees: readonly Tree[]): Promise<System> {
   const { tree, packages } = await libraries(root, trees);
-  const own: CpioEntry[] = [
+  const entries = [tree, ...trees].flatMap((directory) => entriesOf(directory));
+  const once = [...new Map(entries.map((entry) => [entry.path, entry])).values()];
+  return { image: await archive(root, "system", once), entries: once, packages };
+}
+
+/** Puts the agent and `rootfs-overlay/` behind the system. What is in both is taken from the overlay. */
+export async function buildRamdisk(root: BuildRoot, agent: string, system: System): Promise<Ramdisk> {
+  const entries: CpioEntry[] = [
     ...DIRECTORIES.map((path) => ({ path, mode: DIRECTORY })),
     { path: "dev/console", mode: CHARACTER_DEVICE, device: [5, 1] },
     { path: "init", mode: EXECUTABLE, data: readFileSync(agent) },
     { path: "bin/stubdom", mode: SYMLINK, data: Buffer.from("../init") },
+    ...entriesOf(join(PROJECT, "rootfs-overlay")),
   ];
-  // Later ones win, so that the overlay can replace anything.
-  const sources = [
-    own,
-    entriesOf(tree),
-    ...trees.map((t) => entriesOf(t)),
-    entriesOf(join(PROJECT, "rootfs-overlay")),
-  ];
-  const byPath = new Map(sources.flat().map((entry) => [entry.path, entry]));
-  const entries = [...byPath.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
-  const archive = cpio(entries);
-  const key = digest({ script: COMPRESS, versions: root.versions, archive });
-  const image = await cached("ramdisk", key, (dir) =>
-    progress.step("ramdisk", async (step) => {
-      writeFileSync(join(dir, "ramdisk.cpio"), archive);
-      await runInRoot(root.path, COMPRESS, { log: logFile("ramdisk"), step, binds: { [dir]: "/build" } });
-    }),
-  );
-  return { image: join(image, "ramdisk"), entries, packages };
+  const image = Buffer.concat([system.image, await archive(root, "ramdisk", entries)]);
+  return { image, entries: [...system.entries, ...entries], packages: system.packages };
 }

@@ -70,6 +70,15 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("vchanRead", 2, native_vchan_read),
     FUNCTION("vchanWrite", 2, native_vchan_write),
     FUNCTION("vchanClose", 1, native_vchan_close),
+
+    FUNCTION("framebufferMode", 1, native_framebuffer_mode),
+    FUNCTION("setFramebufferMode", 3, native_set_framebuffer_mode),
+    FUNCTION("pixelsOpen", 1, native_pixels_open),
+    FUNCTION("pixelsTake", 2, native_pixels_take),
+    FUNCTION("pixelsBegin", 2, native_pixels_begin),
+    FUNCTION("pixelsDraw", 1, native_pixels_draw),
+    FUNCTION("pixelsClear", 3, native_pixels_clear),
+    FUNCTION("pixelsClose", 1, native_pixels_close),
 };
 
 static int argument_count;
@@ -86,6 +95,7 @@ static int initialize(JSContext *ctx, JSModuleDef *module)
     JSValue list = JS_NewArray(ctx);
 
     vchan_register(ctx);
+    framebuffer_register(ctx);
     for (int i = 0; i < argument_count; i++)
         JS_SetPropertyUint32(ctx, list, i, JS_NewString(ctx, arguments[i]));
     JS_SetModuleExport(ctx, module, "argv", list);

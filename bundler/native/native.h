@@ -112,6 +112,17 @@ NATIVE(native_vchan_read);
 NATIVE(native_vchan_write);
 NATIVE(native_vchan_close);
 
+/* framebuffer.c */
+void framebuffer_register(JSContext *ctx);
+NATIVE(native_framebuffer_mode);
+NATIVE(native_set_framebuffer_mode);
+NATIVE(native_pixels_open);
+NATIVE(native_pixels_take);
+NATIVE(native_pixels_begin);
+NATIVE(native_pixels_draw);
+NATIVE(native_pixels_clear);
+NATIVE(native_pixels_close);
+
 /* module.c */
 JSModuleDef *js_init_module_stubdom_native(JSContext *ctx, const char *name);
 void native_set_arguments(int argc, char **argv);
