@@ -69,9 +69,6 @@ async function bundle(entry: string): Promise<{ text: string; metafile: string }
     treeShaking: true,
     legalComments: "none",
     define: { "process.env.NODE_ENV": '"production"', STUBDOM_VERSION: JSON.stringify(version()) },
-      "process.env.NODE_ENV": '"production"',
-      STUBDOM_VERSION: JSON.stringify(packageVersion()),
-    },
     plugins: [fromNpm],
     logLevel: "silent",
   });
