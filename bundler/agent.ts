@@ -44,10 +44,6 @@ function version(): string {
   return (JSON.parse(readFileSync(join(PROJECT, "package.json"), "utf8")) as { version: string }).version;
 }
 
-function packageVersion(): string {
-  return (JSON.parse(readFileSync(join(PROJECT, "package.json"), "utf8")) as { version: string }).version;
-}
-
 /** The bundle's text and what esbuild knows about it; rejects when it would need anything that is not in it. */
 async function bundle(entry: string): Promise<{ text: string; metafile: string }> {
   const result = await build({
