@@ -1,0 +1,130 @@
+import { describe, expect, test } from "vitest";
+import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
+import { type LaunchFacts, qemuCommandLine } from "../../../agent/qemu/arguments.ts";
+import { readDmArguments } from "../../../agent/qemu/dm-argv.ts";
+import { ArgumentError } from "../../../agent/qemu/errors.ts";
+
+const facts: LaunchFacts = {
+  program: "/q",
+  agentMonitor: 3,
+  toolstackMonitor: 4,
+  taps: new Map(),
+  config: { diskCache: "none", diskAio: "io_uring", sandbox: true },
+};
+const base = "-xen-domid 5 -nodefaults -no-user-config";
+
+function build(text: string, more: Partial<LaunchFacts> = {}) {
+  const dm = readDmArguments(`${base} ${text}`.trim().split(" ").map(encodeText), 5);
+  const { argv, notes } = qemuCommandLine(dm, { ...facts, ...more });
+  return { line: argv.map(decodeText).join(" "), notes };
+}
+
+const before = `/q -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny ${base}`;
+const monitors =
+  "-chardev socket,id=stubdom-agent,fd=3 -mon chardev=stubdom-agent,mode=control " +
+  "-chardev socket,id=stubdom-toolstack,fd=4,server=on,wait=off -mon chardev=stubdom-toolstack,mode=control";
+const whole = (middle: string) => `${before}${middle && ` ${middle}`} -audio none ${monitors}`;
+
+describe("what is left as it is", () => {
+  test.each([
+    "",
+    "-display none -serial /dev/hvc3 -name g -k de -usb -usbdevice tablet -net none -m 56",
+    "-machine xenfv,suppress-vmdesc=on -device VGA,vgamem_mb=16 -boot order=cda -smp 1,maxcpus=4",
+    "-drive if=none,readonly=on,id=ide-5632 -device ide-cd,id=ide-5632,drive=ide-5632,bus=ide.1,unit=0",
+    "-drive file=x.qcow2,format=qcow2,cache=writeback",
+    "-netdev user,id=u -chardev null,id=mine -incoming tcp:0:1 -run-with async-teardown=on stray -S",
+    "-constructor x -toString y",
+  ])("%s", (text) => {
+    expect(build(text)).toEqual({ line: whole(text), notes: [] });
+  });
+
+  test("bytes that are not UTF-8", () => {
+    const name = Uint8Array.of(0x67, 0xff, 0x2c, 0xc3);
+    const dm = readDmArguments([...`${base} -name`.split(" ").map(encodeText), name], 5);
+    expect(qemuCommandLine(dm, facts).argv).toContainEqual(name);
+  });
+});
+
+describe("what is replaced", () => {
+  test("a TAP device by its descriptor", () => {
+    const device = "-device e1000,id=nic1,netdev=net1,mac=00:16:3e:00:00:02";
+    const netdev = "-netdev type=tap,id=net1,ifname=vif5.1-emu,br=xenbr0,script=no,downscript=no";
+    expect(build(`${device} ${netdev}`, { taps: new Map([["net1", 9]]) }).line).toBe(
+      whole(`${device} -netdev type=tap,id=net1,fd=9`),
+    );
+    expect(() => build(`${device} ${netdev}`)).toThrow("no TAP device for net1");
+  });
+
+  test.each([
+    ["none", "io_uring", "cache.direct=on,aio=io_uring"],
+    ["none", "native", "cache.direct=on,aio=native"],
+    ["writeback", "native", "cache.direct=off,aio=threads"],
+    ["writeback", "threads", "cache.direct=off,aio=threads"],
+  ] as const)("a disk's cache and aio: %s, %s", (diskCache, diskAio, expected) => {
+    const drive = "-drive file=/dev/xvda,if=ide,index=0,media=disk,format=host_device";
+    expect(build(`${drive},cache=writeback`, { config: { ...facts.config, diskCache, diskAio } }).line).toBe(
+      whole(`${drive},${expected},discard=unmap`),
+    );
+  });
+
+  test("nothing is discarded on a read-only disk, nor against device_model_args", () => {
+    const cd = "-drive if=none,readonly=on,id=ide-5632,file=/dev/xvdc,format=host_device";
+    expect(build(cd).line).toBe(whole(`${cd},cache.direct=on,aio=io_uring`));
+    const kept = "-drive file=/dev/xvda,format=host_device,discard=ignore";
+    expect(build(kept).line).toBe(whole(`${kept},cache.direct=on,aio=io_uring`));
+  });
+
+  test("the source of a restore", () => {
+    const text = "-incoming $STUBDOM_RESTORE_INCOMING_ARG";
+    expect(build(text, { incoming: "fd:7" }).line).toBe(whole("-incoming fd:7"));
+    expect(() => build(text)).toThrow("there is no saved state");
+  });
+
+  test("-no-acpi, which QEMU no longer knows", () => {
+    expect(build("-no-acpi -m 8").line).toBe(whole("-machine acpi=off -m 8"));
+  });
+});
+
+describe("what is left out, with a note", () => {
+  test.each([
+    ["-chardev socket,id=libxl-channel0,path=/run/x,server=on,wait=off", "channel"],
+    ["-chardev pty,id=libxl-channel1", "channel"],
+    ["-chroot /run/xen/qemu-root-5", "a directory of dom0"],
+    ["-run-with chroot=/run/xen/qemu-root-5", "directory"],
+    ["-run-with user=1000:1000", "user"],
+    ["-runas xen-qemuuser-range-base", "a user of dom0"],
+    ["-xen-domid-restrict", "restricts a stub domain"],
+    ["-daemonize", "PID 1"],
+  ])("%s", (text, why) => {
+    const { line, notes } = build(`${text} -m 8`);
+    expect(line).toBe(whole("-m 8"));
+    expect(notes).toHaveLength(1);
+    expect(notes[0]).toMatch(/^dm-argv\/005: -/);
+    expect(notes[0]).toContain(why);
+  });
+});
+
+describe("what is refused", () => {
+  test.each([
+    ["-kernel /boot/vmlinuz", 'dm-argv/005 -kernel "/boot/vmlinuz": direct kernel boot'],
+    ["-initrd /boot/initrd", "-initrd"],
+    ["-xen-attach", "dm-argv/005 -xen-attach: is for the QEMU of a PV guest; a stub domain serves"],
+  ])("%s", (text, message) => {
+    expect(() => build(text)).toThrow(ArgumentError);
+    expect(() => build(text)).toThrow(message);
+  });
+});
+
+describe("what is added", () => {
+  test("only what is missing", () => {
+    const dm = readDmArguments("-xen-domid 5 -audiodev x -sandbox off".split(" ").map(encodeText), 5);
+    expect(qemuCommandLine(dm, facts).argv.map(decodeText).join(" ")).toBe(
+      `/q -nodefaults -no-user-config -xen-domid 5 -audiodev x -sandbox off ${monitors}`,
+    );
+  });
+
+  test("no sandbox when the configuration says so", () => {
+    const { line } = build("", { config: { ...facts.config, sandbox: false } });
+    expect(line).toBe(`/q ${base} -audio none ${monitors}`);
+  });
+});
