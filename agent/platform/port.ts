@@ -217,6 +217,65 @@ export interface BlockDevice {
   readonly minor: number;
 }
 
+/** A mode of a framebuffer device (linux/fb.h). */
+export interface FramebufferMode {
+  /** Pixels. */
+  readonly width: number;
+  readonly height: number;
+  /** Bytes from one row to the next. */
+  readonly stride: number;
+  /** Bytes that may be written. */
+  readonly size: number;
+  readonly bitsPerPixel: number;
+  /** Lowest bit of each colour within a pixel. */
+  readonly red: number;
+  readonly green: number;
+  readonly blue: number;
+}
+
+/** Pixels; `x` and `y` from the top left corner. */
+export interface Rectangle {
+  readonly x: number;
+  readonly y: number;
+  readonly width: number;
+  readonly height: number;
+}
+
+/** Where a screen of `source` size goes in a framebuffer: into `target`, never enlarged, nearest pixels. */
+export interface PixelView {
+  readonly source: { readonly width: number; readonly height: number };
+  readonly target: Rectangle;
+  readonly stride: number;
+  readonly size: number;
+}
+
+/** `wait` until the socket is readable; `end` of the stream; `more` has come: call again, others first. */
+export type PixelProgress = "done" | "wait" | "end" | "more";
+
+/**
+ * A socket that brings messages with pixels among them; it alone reads the socket, through a buffer. The
+ * sender is not trusted: no rectangle reaches memory outside of the view.
+ */
+export interface PixelSource {
+  /** Fills `into` whole (`done`), or takes nothing. */
+  take(into: Uint8Array): PixelProgress;
+  /** The next `width * height` pixels of 4 bytes, row by row, are those of `rectangle`. Throws `EINVAL`. */
+  begin(framebuffer: number, view: PixelView, rectangle: Rectangle): void;
+  /** Draws what has come of the rectangle; what lies outside of the view's source is dropped. */
+  draw(): PixelProgress;
+  /** Makes the first `size` bytes of the framebuffer black. */
+  clear(framebuffer: number, size: number): void;
+  /** Frees the buffers; the socket stays open. Idempotent. */
+  close(): void;
+}
+
+export interface Framebuffers {
+  mode(fd: number): FramebufferMode;
+  /** Throws `EINVAL` when the driver cannot. Stride and size stay as they are. */
+  setMode(fd: number, width: number, height: number): void;
+  pixelSource(socket: number): PixelSource;
+}
+
 export interface Platform {
   readonly clock: Clock;
   readonly descriptors: Descriptors;
@@ -225,4 +284,5 @@ export interface Platform {
   readonly sockets: Sockets;
   readonly vchans: Vchans;
   readonly storage: Storage;
+  readonly framebuffers: Framebuffers;
 }

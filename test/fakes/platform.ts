@@ -4,6 +4,7 @@ import {
   type Descriptors,
   type FileStatus,
   type FileSystem,
+  type Framebuffers,
   type Platform,
   type Processes,
   type Sockets,
@@ -21,6 +22,7 @@ export interface FakePieces {
   readonly processes?: Partial<Processes>;
   readonly sockets?: Partial<Sockets>;
   readonly vchans?: Partial<Vchans>;
+  readonly framebuffers?: Partial<Framebuffers>;
   readonly storage?: Partial<Storage>;
 }
 
@@ -32,6 +34,7 @@ export function fakePlatform(pieces: FakePieces = {}): Platform {
     processes: partial<Processes>("processes", pieces.processes),
     sockets: partial<Sockets>("sockets", pieces.sockets),
     vchans: partial<Vchans>("vchans", pieces.vchans),
+    framebuffers: partial<Framebuffers>("framebuffers", pieces.framebuffers),
     storage: partial<Storage>("storage", pieces.storage),
   };
 }

@@ -91,4 +91,30 @@ declare module "stubdom-native" {
   export function vchanRead(vchan: Vchan, into: Uint8Array): Result;
   export function vchanWrite(vchan: Vchan, from: Uint8Array): Result;
   export function vchanClose(vchan: Vchan): void;
+
+  export function framebufferMode(
+    fd: number,
+  ):
+    | [
+        width: number,
+        height: number,
+        stride: number,
+        size: number,
+        bits: number,
+        red: number,
+        green: number,
+        blue: number,
+      ]
+    | Result;
+  export function setFramebufferMode(fd: number, width: number, height: number): Result;
+  /** An opaque `struct pixels` of bundler/native/pixels.h. */
+  export interface Pixels {
+    readonly brand: unique symbol;
+  }
+  export function pixelsOpen(socket: number): Pixels | Result;
+  export function pixelsTake(pixels: Pixels, into: Uint8Array): Result;
+  export function pixelsBegin(pixels: Pixels, plan: Int32Array): Result;
+  export function pixelsDraw(pixels: Pixels): Result;
+  export function pixelsClear(pixels: Pixels, framebuffer: number, size: number): Result;
+  export function pixelsClose(pixels: Pixels): void;
 }

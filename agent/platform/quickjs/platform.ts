@@ -4,8 +4,10 @@ import {
   type Descriptors,
   type FileKind,
   type FileSystem,
+  type Framebuffers,
   type MountFlag,
   type OpenOptions,
+  type PixelProgress,
   type Platform,
   type Processes,
   type SignalName,
@@ -201,8 +203,43 @@ const vchans: Vchans = {
   },
 };
 
+/** By `enum pixels_result` of bundler/native/pixels.h. */
+const pixelProgress: readonly PixelProgress[] = ["end", "done", "wait", "more"];
+
+function progress(result: number, call: string, operand: number): PixelProgress {
+  return pixelProgress[checked(result, call, operand)] ?? "end";
+}
+
+const framebuffers: Framebuffers = {
+  mode(fd) {
+    const fields = resultOf(native.framebufferMode(fd), "framebuffer mode", fd);
+    const [width, height, stride, size, bitsPerPixel, red, green, blue] = fields;
+    return { width, height, stride, size, bitsPerPixel, red, green, blue };
+  },
+  setMode: (fd, width, height) =>
+    void checked(native.setFramebufferMode(fd, width, height), "framebuffer mode", `${width}x${height}`),
+  pixelSource(socket) {
+    const pixels = resultOf(native.pixelsOpen(socket), "pixel source", socket);
+    return {
+      take: (into) => progress(native.pixelsTake(pixels, into), "recv", socket),
+      begin(framebuffer, { source, target, stride, size }, { x, y, width, height }) {
+        const plan = Int32Array.of(
+          ...[framebuffer, stride, size, source.width, source.height],
+          ...[target.x, target.y, target.width, target.height],
+          ...[x, y, width, height],
+        );
+        checked(native.pixelsBegin(pixels, plan), "rectangle", `${width}x${height}+${x}+${y}`);
+      },
+      draw: () => progress(native.pixelsDraw(pixels), "draw", socket),
+      clear: (framebuffer, size) =>
+        void checked(native.pixelsClear(pixels, framebuffer, size), "clear", size),
+      close: () => native.pixelsClose(pixels),
+    };
+  },
+};
+
 /** The platform port on the native module: what the compiled program runs on. */
 export function createPlatform(): Platform {
   const storage = createStorage(descriptors, openFlags);
-  return { clock: createClock(), descriptors, files, processes, sockets, vchans, storage };
+  return { clock: createClock(), descriptors, files, processes, sockets, vchans, storage, framebuffers };
 }
