@@ -26,8 +26,7 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
     .wrap(100)
     .strict()
     .demandCommand(1, "Name a command; `stubdom --help` lists them.")
-    .exitProcess(false)
-    .recommendCommands();
+    .exitProcess(false);
   for (const command of commands) {
     yargs.command(
       command.usage,
@@ -39,11 +38,15 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
       },
     );
   }
-  // yargs reports both its own complaints and a command's failure here.
+  // yargs reports both its own complaints and a command's failure here, and rejects with it once more.
   yargs.fail((message, error) => {
+    if (exitStatus === 0) console.error(`stubdom: ${message ?? error.message}`);
     exitStatus = error ? 1 : 2;
-    console.error(`stubdom: ${message ?? error.message}`);
   });
-  await yargs.parseAsync([...args]);
+  try {
+    await yargs.parseAsync([...args]);
+  } catch (error) {
+    if (exitStatus === 0) throw error;
+  }
   return exitStatus;
 }

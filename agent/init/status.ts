@@ -12,3 +12,12 @@ export interface StubdomStatus {
   readonly memory: { readonly total: number; readonly available: number; readonly least: number };
   readonly error: string | undefined;
 }
+
+/** One PV device, as `stubdom devices` shows it. */
+export interface DeviceStatus {
+  readonly kind: string;
+  /** For people: `disk hda`. */
+  readonly name: string;
+  /** Its Linux device, or why there is none. */
+  readonly detail: string;
+}

@@ -1,6 +1,10 @@
 import { decodeText } from "../bytes/text.ts";
 import type { Config } from "../config/fields.ts";
+import { announcePrimaryConsole } from "../frontends/console.ts";
+import { allFrontends, discoverFrontends } from "../frontends/discover.ts";
 import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
+import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
+import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
 import type { Platform, SignalName } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
@@ -20,9 +24,10 @@ import { serveControl } from "./control-server.ts";
 import { BootError } from "./errors.ts";
 import { applySettings } from "./limits.ts";
 import { MemoryWatch, peakResident } from "./memory.ts";
+import { neededFrontends } from "./needed.ts";
 import { Phases } from "./phases.ts";
 import { DomainReport } from "./report.ts";
-import type { StubdomStatus } from "./status.ts";
+import type { DeviceStatus, StubdomStatus } from "./status.ts";
 
 const program = "/usr/bin/qemu-system-i386";
 /** Where QEMU listens for the toolstack's sessions. */
@@ -46,6 +51,8 @@ export class Stubdom {
   #identity: Identity | undefined;
   #arguments: DmArguments | undefined;
   #commandLine: readonly Uint8Array[] = [];
+  #frontends: readonly Frontend[] = [];
+  readonly #outcomes = new Map<Frontend, FrontendOutcome>();
   #joints: readonly Joint[] = [];
   #qemu: QemuSupervisor | undefined;
   #error: string | undefined;
@@ -71,7 +78,7 @@ export class Stubdom {
     const store = XenstoreClient.connect(platform);
     // Before anything is printed: dom0's QEMU serves the primary console only once its frontend says so, and
     // a console that nobody serves stops whoever writes to it.
-    const console = store.write("console/state", "4");
+    const console = announcePrimaryConsole(store);
     const identity = await readIdentity(store);
     await console;
     const home = `/local/domain/${identity.domid}/device-model/${identity.target}`;
@@ -157,6 +164,43 @@ export class Stubdom {
     this.#report?.write("phase", "failed");
     if (this.#qemu !== undefined) await this.#qemu.stop();
     await this.#powerOff("crash");
+  }
+
+  /**
+   * Waits for what QEMU needs. What is late is named while there is time to look, and given the rest of the
+   * deadline; a slow dom0 is no reason to fail.
+   */
+  async #connectFrontends(store: XenstoreClient, dm: DmArguments, config: Config): Promise<void> {
+    const { files } = this.platform;
+    const found = await discoverFrontends(store);
+    const needed = neededFrontends(found, dm);
+    this.#frontends = allFrontends(found);
+    const patience = Math.min(config.lateNotice, config.frontendDeadline);
+    const late = this.#take(await waitForFrontends(store, files, needed, patience));
+    for (const { error } of late) this.#warn(error.message);
+    const rest = late.map(({ frontend }) => frontend);
+    const [missing] = this.#take(
+      await waitForFrontends(store, files, rest, config.frontendDeadline - patience),
+    );
+    if (missing !== undefined) throw missing.error;
+    for (const device of dm.serials) this.#holdRaw(device);
+  }
+
+  /** Notes what has connected; returns what has not. */
+  #take(outcomes: readonly FrontendOutcome[]): Extract<FrontendOutcome, { connected: false }>[] {
+    return outcomes.filter((outcome) => {
+      this.#outcomes.set(outcome.frontend, outcome);
+      return !outcome.connected;
+    }) as Extract<FrontendOutcome, { connected: false }>[];
+  }
+
+  /**
+   * A serial port carries bytes, not lines. The terminal forgets its mode with the last descriptor, so ours
+   * stays open: nothing that dom0 sends before QEMU opens it, or after, is echoed or translated.
+   */
+  #holdRaw(device: string): void {
+    const fd = this.platform.descriptors.open(device, { access: "read-write", nonBlocking: true });
+    this.platform.sockets.terminalRaw(fd);
   }
 
   /** QEMU's monitors, its TAP devices and its process. */
@@ -263,6 +307,19 @@ export class Stubdom {
         return this.#qemu.qmp.execute(question.command, args);
       }
     }
+  }
+
+  #devices(): DeviceStatus[] {
+    return this.#frontends.map((frontend) => {
+      const outcome = this.#outcomes.get(frontend);
+      const detail =
+        outcome === undefined
+          ? "not needed by QEMU"
+          : outcome.connected
+            ? `${outcome.devices.join(" ")}, connected after ${outcome.milliseconds.toFixed(0)} ms`
+            : outcome.error.message;
+      return { kind: frontend.kind, name: frontend.label, detail };
+    });
   }
 
   #status(): StubdomStatus {

@@ -53,8 +53,8 @@ export interface Joint {
   /** The TAP's queue, for QEMU to inherit as `-netdev tap,fd=`. */
   readonly descriptor: number;
   /**
-   * Closes the agent's copy of {@link descriptor}, once QEMU has its own: from then on the TAP goes away
-   * with QEMU's. Idempotent.
+   * {@link descriptor} is somebody else's to close from now on: whoever starts QEMU with it closes the
+   * agent's copy, and the TAP goes away with QEMU's. Idempotent.
    */
   handedOver(): void;
   /**
@@ -179,14 +179,14 @@ export class NetworkJoiner {
     });
     let open = true;
     const handedOver = () => {
-      if (open) this.#platform.descriptors.close(descriptor);
       open = false;
     };
     const end = async () => {
       for (const stop of watches) stop();
       this.#joints.delete(joint);
       await this.#undo(nic, undo);
-      handedOver();
+      if (open) this.#platform.descriptors.close(descriptor);
+      open = false;
       this.#log.info(
         { nic: nic.devid, mac: nic.mac },
         `NIC ${nic.devid}: ${tap.name} and ${front.name} parted`,

@@ -1,0 +1,48 @@
+import type { Frontends } from "../frontends/discover.ts";
+import type { Frontend } from "../frontends/xenbus.ts";
+import type { DmArguments } from "../qemu/dm-argv.ts";
+import { BootError } from "./errors.ts";
+
+/**
+ * The frontends without which QEMU cannot be started with these arguments: what it opens by name, and the
+ * NICs that its TAP devices are joined to. libxl gives a stub domain more than that, PV disks beyond QEMU's
+ * four for instance, which the guest reaches by itself.
+ *
+ * @throws BootError when the arguments name a device that the stub domain was not given
+ */
+export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
+  const disks = dm.disks.map((device) =>
+    present(
+      found.disks.find((disk) => disk.device === device),
+      `disk ${device}`,
+      `device/vbd holds ${list(found.disks)}`,
+    ),
+  );
+  const nics = dm.nics.map(({ devid, mac }) =>
+    present(
+      found.nics.find((nic) => nic.id === devid),
+      `NIC ${devid} (${mac})`,
+      `device/vif holds ${list(found.nics)}`,
+    ),
+  );
+  const serials = dm.serials.map((device) =>
+    present(
+      found.consoles.find((console) => console.device === device),
+      `serial port ${device}`,
+      `device/console holds ${list(found.consoles)}`,
+    ),
+  );
+  return [...disks, ...nics, ...serials].filter(({ awaited }) => awaited);
+}
+
+function present<T extends Frontend>(frontend: T | undefined, what: string, instead: string): T {
+  if (frontend !== undefined) return frontend;
+  throw new BootError(
+    `QEMU's arguments name ${what}, which this stub domain was not given (${instead})`,
+    "name devices in disk=, vif= and serial= of the guest's configuration, not in device_model_args",
+  );
+}
+
+function list(frontends: readonly Frontend[]): string {
+  return frontends.length === 0 ? "none" : frontends.map(({ label }) => label).join(", ");
+}
