@@ -8,10 +8,10 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { cached, digest, logFile } from "../../bundler/cache.ts";
+import { type CpioEntry, cpio, DIRECTORY, EXECUTABLE, REGULAR } from "../../bundler/cpio.ts";
 import { debianRoot } from "../../bundler/debian.ts";
 import { run } from "../../bundler/exec.ts";
 import { progress } from "../../bundler/progress.ts";
-import { type CpioEntry, cpio, DIRECTORY, EXECUTABLE, REGULAR } from "./cpio.ts";
 import { labTools } from "./tools.ts";
 
 /** Debian releases that dom0 can be: trixie has Xen 4.20 and QEMU 10.0, bookworm Xen 4.17 and QEMU 7.2. */
@@ -59,7 +59,7 @@ const ABSENT_HARDWARE = [
 const DISK_MIB = 3072;
 
 /** Modules of the first ramdisk; each brings what it depends on. ext4 asks for crc32c by name only. */
-const EARLY_MODULES = ["crc32c_generic", "virtio_blk", "ext4"] as const;
+const EARLY_MODULES = ["crc32c_generic", "virtio_pci", "virtio_blk", "virtio_console", "ext4"] as const;
 
 /** dom0 for a release: from the cache, or made now (about a minute and a half). */
 export async function dom0Image(release: Dom0Release): Promise<Dom0Image> {

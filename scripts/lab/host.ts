@@ -64,7 +64,7 @@ const SILENCE = 60 * SECOND;
 /** Lines of Xen or dom0 that mean the end, and whether they point to the emulated processor. */
 const FATAL: readonly (readonly [RegExp, typeof EmulatorFault | typeof HostCrash])[] = [
   [/FATAL PAGE FAULT|FATAL TRAP|Unrecoverable|DOUBLE FAULT/, EmulatorFault],
-  [/Hardware Dom0 crashed|Panic on CPU|Kernel panic - not syncing/, HostCrash],
+  [/Hardware Dom0 crashed|Panic on CPU|Kernel panic - not syncing|Entering ACPI S5 state/, HostCrash],
 ];
 /** A guest that dies like this was killed by the emulator; the host lives on. */
 const GUEST_FAULT = /Triple fault - invoking HVM shutdown|unexpected VMEXIT|vmexit failure/i;
@@ -320,7 +320,6 @@ export class LabHost {
   #fail(fault: HostFault): void {
     this.#fault ??= fault;
     this.#channel?.close(this.#fault);
-    if (this.#channel === undefined) this.#qemu.kill("SIGKILL");
   }
 }
 

@@ -74,13 +74,15 @@ export function nicSpec({ mac, model, bridge }: XlNic): string {
 /** The configuration's text. */
 export function xlConfig(guest: XlGuest): string {
   const { stubdom, serials = ["pty"] } = guest;
+  const [serial] = serials;
   const lines: Record<string, XlValue> = {
     name: guest.name,
     type: "hvm",
     memory: guest.memory ?? 64,
     vcpus: guest.vcpus ?? 1,
     device_model_version: "qemu-xen",
-    serial: serials,
+    // One port as most people write it; libxl treats a list of one differently.
+    ...(serial === undefined ? {} : { serial: serials.length === 1 ? serial : serials }),
     vnc: false,
     disk: (guest.disks ?? []).map(diskSpec),
     vif: (guest.nics ?? []).map(nicSpec),
