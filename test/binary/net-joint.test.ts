@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -30,6 +29,9 @@ beforeEach(async () => {
   dom0.ip(`link add vif0 type veth peer name eth0 netns ${stubdom.pid} address ${MAC}`);
   // Any other frame than the stub domain's would be this side's own.
   dom0.run("sysctl", "-qw", "net.ipv6.conf.vif0.disable_ipv6=1");
+  // A packet filter on bridges drops what is no valid IP; the stub domain's kernel has no packet filter.
+  for (const table of ["iptables", "ip6tables", "arptables"])
+    stubdom.run("sysctl", "-qew", `net.bridge.bridge-nf-call-${table}=0`);
 });
 
 afterEach(async () => {
@@ -67,8 +69,7 @@ async function transfer(from: Namespace, to: Namespace, address: string, megabyt
   sender.stdout?.on("data", (chunk) => {
     output += chunk;
   });
-  await once(sender, "close");
-  await once(listener, "close");
+  await Promise.all([once(sender, "close"), once(listener, "close")]);
   return JSON.parse(output) as { same: boolean; seconds: number };
 }
 
@@ -123,6 +124,12 @@ describe.each(["tc", "bridge"] as const)("joined by %s", (kind) => {
       nics: [{ devid: 0, mac: "00:16:3e:44:55:66" }],
       behind: "test",
     });
+    // A veth passes frames only a while after both ends are up.
+    for (const [namespace, name] of [
+      [dom0, "vif0"],
+      [stubdom, "eth0"],
+    ] as const)
+      await expect.poll(() => namespace.ip(`link show dev ${name}`)).toContain("state UP");
     const from = "021122334455";
     const fill = (bytes: number) => "5a".repeat(bytes);
     const frames = {
@@ -151,7 +158,8 @@ describe.each(["tc", "bridge"] as const)("joined by %s", (kind) => {
       ] as const) {
         const before = receiver.events.length;
         sender.tell({ do: "send", nic: 0, frame });
-        expect(await receiver.event("frame", before), name).toMatchObject({ frame });
+        const arrived = await receiver.event("frame", before).catch((error) => ({ error: String(error) }));
+        expect(arrived, name).toMatchObject({ frame });
       }
     }
     // Each frame once, and nothing else.
@@ -225,10 +233,4 @@ it("a NIC without an interface is an error that names what is there", async () =
       `NIC 3 with MAC 00:16:3e:00:00:00: no interface has that MAC; there are eth0 ${MAC}`,
     ),
   });
-});
-
-it("the kernel can redirect here at all", () => {
-  const probe =
-    "ip link add a type dummy && tc qdisc add dev a ingress && tc filter add dev a parent ffff: u32 match u32 0 0 action mirred egress redirect dev lo";
-  expect(() => execFileSync("unshare", ["--net", "sh", "-ec", probe], { stdio: "pipe" })).not.toThrow();
 });

@@ -22,8 +22,7 @@ interface Task {
 
 type Command =
   | { readonly do: "send"; readonly nic: number; readonly frame: string }
-  | { readonly do: "largest"; readonly nic: number }
-  | { readonly do: "part"; readonly nic: number }
+  | { readonly do: "largest" | "part"; readonly nic: number }
   | { readonly do: "close" };
 
 const FRAME_MAX = 70_000;
@@ -79,7 +78,7 @@ async function obey(command: Command, joiner: NetworkJoiner, joints: readonly Jo
   if (command.do === "close") {
     await joiner.close();
     say("closed");
-    platform.processes.exit(0);
+    return platform.processes.exit(0);
   }
   const joint = joints.find(({ nic }) => nic.devid === command.nic);
   if (joint === undefined) throw new Error(`no NIC ${command.nic}`);

@@ -11,12 +11,7 @@ const [, , role, host, megabytes] = process.argv;
 const port = 4242;
 
 if (role === "listen") {
-  const server = createServer((socket) => {
-    pipeline(socket, socket).then(
-      () => server.close(),
-      (error) => console.error(String(error)),
-    );
-  });
+  const server = createServer((socket) => socket.pipe(socket).on("close", () => server.close()));
   server.listen(port, host, () => console.log("listening"));
 } else {
   const socket = connect({ port, host });
