@@ -65,17 +65,27 @@ function take(
 ): void {
   const names = new Map(Object.keys(fields).map((name) => [keyOf(name as FieldName), name as FieldName]));
   for (const [key, value] of given) {
-    const warn = (message: string) => warnings.push({ source, key, value, message });
+    const warn = (message: string) =>
+      warnings.push({
+        source,
+        key: shortened(key),
+        value: shortened(value),
+        message: `${source}: ${message}`,
+      });
     // As in the kernel's own parameters, "-" and "_" are one.
     const name = names.get(key.replaceAll("-", "_"));
     if (name === undefined) {
-      warn(`${source}: unknown setting "${key}"; known are ${[...names.keys()].join(", ")}`);
+      warn(`unknown setting "${shortened(key)}"; known are ${[...names.keys()].join(", ")}`);
       continue;
     }
     const parsed = fields[name].parse(value);
     if (parsed !== undefined) settings.set(name, parsed);
-    else warn(`${source}: "${value}" is no value for ${key}; allowed: ${fields[name].allowed}`);
+    else warn(`"${shortened(value)}" is no value for ${key}; allowed: ${fields[name].allowed}`);
   }
+}
+
+function shortened(text: string): string {
+  return text.length > 60 ? `${text.slice(0, 60)}...` : text;
 }
 
 function commandLineSettings(commandLine: string): Setting[] {
