@@ -3,12 +3,13 @@
  * (gcc) with our C module, libquickjs and the static Xen libraries.
  */
 
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { builtinModules } from "node:module";
 import { join } from "node:path";
 import { build, type Plugin } from "esbuild";
 import { cached, digest, logFile } from "./cache.ts";
 import { runInRoot } from "./debian.ts";
+import { removeTrees } from "./exec.ts";
 import { PROJECT } from "./paths.ts";
 import { progress } from "./progress.ts";
 import type { BuildRoot } from "./root.ts";
@@ -129,8 +130,7 @@ export async function buildAgent(root: BuildRoot, entry = join(PROJECT, "agent/m
       copyFileSync(join(output, "stubdom"), join(dir, "stubdom"));
       writeFileSync(join(dir, "stubdom.meta.json"), metafile);
       writeFileSync(join(dir, "bundle.js"), text);
-      rmSync(input, { recursive: true });
-      rmSync(output, { recursive: true });
+      await removeTrees(input, output);
     });
   });
   return { program: join(entryDir, "stubdom"), metafile: join(entryDir, "stubdom.meta.json") };

@@ -11,6 +11,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { removeTrees } from "./exec.ts";
 import { progress } from "./progress.ts";
 
 /** Entries that no build has asked for in this time are removed. */
@@ -108,7 +109,7 @@ export async function cached(
   return withLock(`${entry}.lock`, async () => {
     if (existsSync(entry)) return touch();
     const unfinished = `${entry}.tmp`;
-    rmSync(unfinished, { recursive: true, force: true });
+    await removeTrees(unfinished);
     mkdirSync(unfinished);
     await make(unfinished);
     renameSync(unfinished, entry);

@@ -1,10 +1,11 @@
 /** QEMU and busybox from Debian's source packages: unpatched, cut down by their own configuration. */
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { cached, digest, logFile } from "./cache.ts";
 import { runInRoot } from "./debian.ts";
+import { removeTrees } from "./exec.ts";
 import { PROJECT } from "./paths.ts";
 import { progress } from "./progress.ts";
 import type { BuildRoot } from "./root.ts";
@@ -35,7 +36,7 @@ async function fromSource(root: BuildRoot, name: string, recipe: string): Promis
         binds: { [recipe]: "/recipe", [build]: "/build", [out]: "/out" },
         env: { JOBS: String(availableParallelism()) },
       });
-      rmSync(build, { recursive: true });
+      await removeTrees(build);
       renameSync(out, join(dir, "tree"));
     }),
   );

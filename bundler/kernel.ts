@@ -1,10 +1,11 @@
 /** Linux from Debian's source package, unpatched: the stubdom's kernel, and the one that test guests boot. */
 
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { cached, digest, logFile } from "./cache.ts";
 import { runInRoot } from "./debian.ts";
+import { removeTrees } from "./exec.ts";
 import { PROJECT } from "./paths.ts";
 import { progress } from "./progress.ts";
 import { type BuildRoot, versionOf } from "./root.ts";
@@ -72,8 +73,7 @@ async function kernel(root: BuildRoot, name: string, config: string): Promise<Ke
       });
       copyFileSync(join(objects, "arch/x86/boot/bzImage"), join(dir, "bzImage"));
       copyFileSync(join(objects, ".config"), join(dir, "config"));
-      rmSync(recipe, { recursive: true });
-      rmSync(objects, { recursive: true });
+      await removeTrees(recipe, objects);
     });
   });
   return { image: join(entry, "bzImage"), config: join(entry, "config") };

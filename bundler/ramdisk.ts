@@ -13,13 +13,13 @@ import {
   readFileSync,
   readlinkSync,
   renameSync,
-  rmSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { cached, digest, logFile } from "./cache.ts";
 import { CHARACTER_DEVICE, type CpioEntry, cpio, DIRECTORY, EXECUTABLE, REGULAR, SYMLINK } from "./cpio.ts";
 import { runInRoot } from "./debian.ts";
+import { removeTrees } from "./exec.ts";
 import type { Tree } from "./from-source.ts";
 import { PROJECT } from "./paths.ts";
 import { progress } from "./progress.ts";
@@ -76,7 +76,7 @@ async function libraries(
         binds: { [programs]: "/source", [out]: "/out" },
       });
       renameSync(join(out, "packages"), join(dir, "packages"));
-      rmSync(programs, { recursive: true });
+      await removeTrees(programs);
     });
   });
   const packages = readFileSync(join(entry, "packages"), "utf8").trim().split("\n");
