@@ -25,7 +25,7 @@ export interface RunOptions {
   readonly input?: string;
 }
 
-/** A command that failed: the message holds the command's first words, the end of its log and the log's name. */
+/** A command that failed: the message holds the end of its log and the log's name. */
 export class CommandError extends Error {
   override readonly name = "CommandError";
 
@@ -35,8 +35,14 @@ export class CommandError extends Error {
     readonly log: string,
     tail: string,
   ) {
-    super(`${command.slice(0, 4).join(" ").slice(0, 120)}: ${status}\n${tail}\nThe whole log: ${log}`);
+    super(`${tail}\n${status}; the whole log: ${log}`);
   }
+}
+
+/** A command as a log shows it: some carry whole scripts. */
+function firstLine(command: readonly string[]): string {
+  const [line = "", ...rest] = command.join(" ").split("\n");
+  return rest.length === 0 ? line : `${line} ...`;
 }
 
 function tailOf(file: string): string {
@@ -53,7 +59,7 @@ export async function run(command: readonly string[], options: RunOptions): Prom
   if (program === undefined) throw new RangeError("run: empty command");
   mkdirSync(dirname(options.log), { recursive: true });
   const log = createWriteStream(options.log, { flags: "a" });
-  log.write(`+ ${command.join(" ")}\n`);
+  log.write(`+ ${firstLine(command)}\n`);
   const child = spawn(program, rest, {
     cwd: options.cwd,
     env: options.env ?? process.env,

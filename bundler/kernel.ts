@@ -14,15 +14,15 @@ import { type BuildRoot, versionOf } from "./root.ts";
 export const LINUX_PACKAGE = "linux-source-6.12";
 
 /**
- * Most of the source is for other machines and is not needed even to configure ours; leaving it packed saves a
- * minute of writing and a gigabyte of cache.
+ * Much of the source is for other machines; leaving it packed saves minutes of writing and a gigabyte of cache.
+ * Other architectures' Kconfig files stay, kconfig reads them.
  */
 const UNPACK = `
 cd /build
 tar --extract --xz --strip-components=1 --file=/usr/src/${LINUX_PACKAGE}.tar.xz \\
   --exclude='*/Documentation/*' --exclude='*/drivers/gpu/drm/amd/include/*' \\
   $(for arch in alpha arc arm arm64 csky hexagon loongarch m68k microblaze mips nios2 openrisc parisc powerpc \\
-      riscv s390 sh sparc um xtensa; do echo "--exclude=*/arch/$arch/*"; done)
+      riscv s390 sh sparc um xtensa; do echo "--exclude=*/arch/$arch/*.[chS] --exclude=*/arch/$arch/*.dts*"; done)
 `;
 
 /** /source: the tree, read-only in effect; /recipe/config: our lines; /build: objects. */
