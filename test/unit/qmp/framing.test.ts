@@ -78,6 +78,11 @@ describe("members", () => {
     expect(message.raw("none")).toBeUndefined();
   });
 
+  test("are not found under a key with an escape in it", () => {
+    expect(first('{"i\\nd": 1}').raw("id")).toBeUndefined();
+    expect(first('{"\\id": 1}').raw("id")).toBeUndefined();
+  });
+
   test("a string in the place of a value is not taken for a key", () => {
     expect(first('{"a": "id", "b": "execute"}').raw("id")).toBeUndefined();
   });
