@@ -147,3 +147,41 @@ test("lines of QEMU's are followed without holding them", () => {
     expect(scanner.atStart).toBe(false);
   }
 });
+
+test("any bytes give the same pieces and the same fault, however they are split", () => {
+  const alphabet = "{{{}}}[]\"\"''\\\\::,,eid \n\u0001";
+  const random = new Random(11);
+  const outcome = (text: string, cuts: readonly number[]) => {
+    const bytes = encodeText(text);
+    const reader = new MessageReader({ bytes: 24, depth: 3 });
+    const seen: string[] = [];
+    try {
+      let start = 0;
+      for (const cut of [...cuts, bytes.length]) {
+        for (const piece of reader.push(bytes.subarray(start, cut))) {
+          if (piece.kind === "space") continue;
+          const { message } = piece;
+          seen.push(decodeText(message.bytes), ...["id", "e", "d"].map((key) => `${message.raw(key)}`));
+        }
+        start = cut;
+      }
+    } catch (error) {
+      seen.push(String(error));
+    }
+    return seen;
+  };
+  for (let round = 0; round < 5000; round++) {
+    const length = random.between(1, 40);
+    const text = `{${Array.from({ length }, () => alphabet[random.between(0, alphabet.length - 1)]).join("")}`;
+    const cuts = Array.from({ length: 3 }, () => random.between(0, length)).sort((a, b) => a - b);
+    const whole = outcome(text, []);
+    expect(outcome(text, cuts), text).toEqual(whole);
+    expect(
+      outcome(
+        text,
+        [...text].map((_, index) => index),
+      ),
+      text,
+    ).toEqual(whole);
+  }
+});
