@@ -1,0 +1,235 @@
+import { waitForFrontends } from "../frontends/wait.ts";
+import { type Frontend, parseState, XenbusState } from "../frontends/xenbus.ts";
+import type { Logger } from "../log/logger.ts";
+import type { Platform, Timer } from "../platform/port.ts";
+import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import { Canvas } from "./canvas.ts";
+import { RfbClient } from "./client.ts";
+import { type ScreenCounters, zeroCounters } from "./counters.ts";
+import { RfbClosed } from "./errors.ts";
+import { Input, type InputTarget } from "./input.ts";
+import type { Size } from "./rfb.ts";
+import { guestPoint } from "./view.ts";
+
+/** Where QEMU's VNC server listens, inside the stub domain. */
+export const screenSocket = "/run/qemu-screen.sock";
+
+/**
+ * What QEMU needs on its command line, beside libxl's `-display none`, for the screen to be had.
+ *
+ * share=force-shared: QMP's screendump apart, one client only, but none may turn another away.
+ * lock-key-sync=off: QEMU would press Num Lock and Caps Lock by itself to match keysyms, which the agent
+ * does not know and leaves to dom0's VNC server.
+ *
+ * `-k` (keymap= of the guest's configuration) must not stand beside it: QEMU then looks for the keysym
+ * instead of the key. The layout is an affair of dom0's QEMU, which alone sees keysyms.
+ */
+export const screenArguments: readonly string[] = [
+  "-vnc",
+  `unix:${screenSocket},share=force-shared,lock-key-sync=off`,
+];
+
+/** How long dom0 may take to offer the screen before the log says what is missing, in milliseconds. */
+const patience = 5_000;
+/** After the last key or motion, somebody counts as watching for this long. */
+const attentionSpan = 60_000;
+/** While somebody is, QEMU is kept from looking more and more seldom: see `attention` in rfb.ts. */
+const attentionInterval = 200;
+/** While nobody is known to be, QEMU is asked for no more than ten updates a second. */
+const unattendedPause = 100;
+
+export interface ScreenContext {
+  readonly platform: Pick<Platform, "clock" | "descriptors" | "files" | "sockets" | "framebuffers">;
+  readonly store: XenstoreClient;
+  readonly log: Logger;
+  /** `device/vfb/0`. */
+  readonly framebuffer: Frontend;
+  /** `device/vkbd/0`, if any. */
+  readonly keyboards: readonly Frontend[];
+  readonly socket?: string;
+}
+
+/**
+ * The guest's screen in dom0, and keyboard and pointer from there. Call once QEMU has answered on QMP.
+ * Whatever fails here is logged and costs the screen alone.
+ *
+ * No signal says whether anybody watches: dom0's QEMU tells fbfront nothing of its clients (its
+ * XENFB_TYPE_REFRESH_PERIOD is ignored by Linux, and follows clients' wishes only). Somebody who types or
+ * moves the pointer does watch; without that, updates are slowed, not stopped.
+ */
+export class Screen {
+  readonly counters: ScreenCounters = zeroCounters();
+  #watch: Watch | undefined;
+  #session: Session | undefined;
+  #stopped = false;
+
+  constructor(private readonly context: ScreenContext) {
+    void this.#follow();
+  }
+
+  /** One line for `stubdom status`. */
+  get summary(): string {
+    return this.#session?.summary ?? "not shown";
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    this.#stopped = true;
+    this.#session?.close();
+    this.#session = undefined;
+    void this.#watch?.stop().catch(() => {});
+  }
+
+  /** Shows the screen whenever, and as long as, dom0 offers one. */
+  async #follow(): Promise<void> {
+    const { store, log, framebuffer } = this.context;
+    const node = `${framebuffer.path}/state`;
+    let looking = Promise.resolve();
+    try {
+      await this.#firstWait();
+      if (this.#stopped) return;
+      const look = async () => {
+        const state = parseState(node, await store.tryReadText(node));
+        if (state === XenbusState.Connected) await this.#open();
+        else this.#close(`${node} is ${state ?? "gone"}`);
+      };
+      this.#watch = await store.watch(node, () => {
+        looking = looking.then(look).catch((error) => this.#failed(error));
+      });
+      if (this.#stopped) this.stop();
+    } catch (error) {
+      log.warn({}, `no screen: ${String(error)}`);
+    }
+  }
+
+  /** Only to say early what is missing. */
+  async #firstWait(): Promise<void> {
+    const { store, platform, log, framebuffer, keyboards } = this.context;
+    const devices = [framebuffer, ...keyboards];
+    for (const outcome of await waitForFrontends(store, platform.files, devices, patience)) {
+      if (!outcome.connected) log.warn({}, outcome.error.message);
+    }
+  }
+
+  async #open(): Promise<void> {
+    if (this.#stopped || this.#session !== undefined) return;
+    const session = new Session(this.context, this.counters);
+    this.#session = session;
+    void session.run().catch((error) => {
+      if (this.#session === session) this.#failed(error);
+    });
+  }
+
+  #close(why: string): void {
+    if (this.#session === undefined) return;
+    this.context.log.info({}, `screen: ${why}, no longer shown`);
+    this.#session.close();
+    this.#session = undefined;
+  }
+
+  #failed(error: unknown): void {
+    this.#session?.close();
+    this.#session = undefined;
+    if (!this.#stopped && !(error instanceof RfbClosed)) {
+      this.context.log.warn({}, `the screen is no longer shown: ${String(error)}`);
+    }
+  }
+}
+
+/** One connection from QEMU's screen to the framebuffer. */
+class Session implements InputTarget {
+  readonly #canvas: Canvas;
+  readonly #client: RfbClient;
+  readonly #input: Input;
+  #lastActive = Number.NEGATIVE_INFINITY;
+  #attention: Timer | undefined;
+  #closed = false;
+  summary = "connecting to QEMU";
+
+  constructor(
+    private readonly context: ScreenContext,
+    counters: ScreenCounters,
+  ) {
+    const { platform, log, framebuffer, keyboards } = context;
+    const { clock, descriptors, files, framebuffers, sockets } = platform;
+    const [device] = framebuffer.linuxDevices(files);
+    if (device === undefined) throw new RfbClosed(`${framebuffer.path} has no framebuffer device`);
+    const fd = descriptors.open(device, { access: "read-write" });
+    try {
+      this.#canvas = new Canvas(framebuffers, fd);
+      const socket = sockets.connectUnix(context.socket ?? screenSocket);
+      this.#client = new RfbClient(socket, this.#canvas, {
+        clock,
+        descriptors,
+        framebuffers,
+        counters,
+        pause: () => (this.#isAttended() ? 0 : unattendedPause),
+        resized: ({ width, height }, { target }) => {
+          const shown =
+            target.width === width
+              ? ""
+              : `, shrunk to ${target.width}x${target.height} (see xen_fbfront.video)`;
+          this.summary = `${width}x${height}${shown}`;
+          log.debug({}, `screen: ${this.summary}`);
+        },
+      });
+    } catch (error) {
+      descriptors.close(fd);
+      throw error;
+    }
+    const devices = keyboards.flatMap((keyboard) => keyboard.linuxDevices(files));
+    this.#input = new Input(platform, log, devices, this);
+    log.info({}, `screen: QEMU's on ${device}, input from ${devices.join(", ") || "nowhere"}`);
+  }
+
+  run(): Promise<never> {
+    return this.#client.run();
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#attention?.cancel();
+    this.#input.close();
+    this.#client.close();
+    this.context.platform.descriptors.close(this.#canvas.fd);
+  }
+
+  key(key: number, pressed: boolean): void {
+    this.#client.key(key, pressed);
+  }
+
+  pointer(x: number, y: number, buttons: number): void {
+    const point = guestPoint(this.#canvas.view, this.#canvas.mode, { x, y });
+    this.#client.pointer(point.x, point.y, buttons);
+  }
+
+  #resized({ width, height }: Size): void {
+    const { mode, view } = this.#canvas;
+    this.summary = `${width}x${height}`;
+    if (view.target.width < width || view.target.height < height) {
+      this.summary += `, shrunk to ${view.target.width}x${view.target.height}`;
+      this.context.log.info(
+        {},
+        `screen: ${this.summary}; for more, add xen_fbfront.video=MEGABYTES,WIDTH,HEIGHT to stubdomain_cmdline, and as many megabytes to stubdomain_memory`,
+      );
+    } else this.context.log.debug({}, `screen: ${this.summary} in ${mode.width}x${mode.height}`);
+  }
+
+  active(): void {
+    this.#lastActive = this.context.platform.clock.now();
+    this.#attention ??= this.#scheduleAttention();
+  }
+
+  #isAttended(): boolean {
+    return this.context.platform.clock.now() - this.#lastActive < attentionSpan;
+  }
+
+  #scheduleAttention(): Timer {
+    return this.context.platform.clock.setTimer(attentionInterval, () => {
+      this.#client.attend();
+      this.#attention = this.#isAttended() && !this.#closed ? this.#scheduleAttention() : undefined;
+    });
+  }
+}
