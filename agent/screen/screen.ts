@@ -164,14 +164,7 @@ class Session implements InputTarget {
         framebuffers,
         counters,
         pause: () => (this.#isAttended() ? 0 : unattendedPause),
-        resized: ({ width, height }, { target }) => {
-          const shown =
-            target.width === width
-              ? ""
-              : `, shrunk to ${target.width}x${target.height} (see xen_fbfront.video)`;
-          this.summary = `${width}x${height}${shown}`;
-          log.debug({}, `screen: ${this.summary}`);
-        },
+        resized: (screen) => this.#resized(screen),
       });
     } catch (error) {
       descriptors.close(fd);
