@@ -153,6 +153,11 @@ export interface Sockets {
   openTap(name: string, vnetHeader: boolean): number;
   /** Raw 8-bit mode, no echo, no translation, no signals. */
   terminalRaw(fd: number): void;
+  /**
+   * Opens a terminal for reading and writing, non-blocking, and makes it raw before its driver passes on the
+   * first byte that already waits: on one processor nothing can come in between.
+   */
+  openTerminalRaw(path: string): number;
 }
 
 /** The server end of one vchan ring (libxenvchan); see `agent/qmp/vchan.ts` for how sessions use it. */

@@ -23,7 +23,7 @@ export interface BlockStore {
   write(offset: number, from: Uint8Array): Promise<void>;
   /** What was written before is on the medium when this resolves. */
   flush(): Promise<void>;
-  /** Makes {@link size} at least `size`. @throws StateSpaceError */
+  /** Makes {@link size} at least `size`, or as much more as the store thinks best. @throws StateSpaceError */
   grow(size: number): Promise<void>;
   /** Memory that `read` and `write` take. */
   buffer(size: number): Uint8Array;
@@ -161,14 +161,11 @@ function placeAfter(newest: StateAnchor | undefined, newestSlot: 0 | 1): Place {
   return { offset: newest.offset + newest.size, limit: undefined, slot };
 }
 
-/** Grows well ahead, by a quarter and at least a mebibyte, because growing costs a round trip to dom0. */
 async function reserve(store: BlockStore, { limit }: Place, end: number): Promise<void> {
   if (limit !== undefined && end > limit) {
     throw new StateSpaceError(`the state does not fit before the older one that begins at byte ${limit}`);
   }
-  if (end <= store.size) return;
-  const step = 1024 * 1024;
-  await store.grow(Math.ceil(Math.max(end + end / 4, end + step) / step) * step);
+  if (end > store.size) await store.grow(end);
 }
 
 /**

@@ -45,6 +45,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("netlinkRoute", 1, native_netlink_route),
     FUNCTION("openTap", 2, native_open_tap),
     FUNCTION("terminalRaw", 1, native_terminal_raw),
+    FUNCTION("openTerminalRaw", 1, native_open_terminal_raw),
 
     FUNCTION("hash", 2, native_hash),
     FUNCTION("alignedBuffer", 1, native_aligned_buffer),

@@ -82,6 +82,7 @@ NATIVE(native_pipe);
 NATIVE(native_netlink_route);
 NATIVE(native_open_tap);
 NATIVE(native_terminal_raw);
+NATIVE(native_open_terminal_raw);
 
 /* storage.c */
 NATIVE(native_hash);

@@ -3,6 +3,7 @@
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -137,16 +138,46 @@ NATIVE(native_open_tap)
     return JS_NewInt32(ctx, fd);
 }
 
-NATIVE(native_terminal_raw)
+static int make_raw(int fd)
 {
     struct termios t;
-    int32_t fd;
-    if (JS_ToInt32(ctx, &fd, argv[0]))
-        return JS_EXCEPTION;
     if (tcgetattr(fd, &t))
-        return native_result(ctx, -1);
+        return -1;
     cfmakeraw(&t);
     t.c_cc[VMIN] = 1;
     t.c_cc[VTIME] = 0;
-    return native_result(ctx, tcsetattr(fd, TCSANOW, &t));
+    return tcsetattr(fd, TCSANOW, &t);
+}
+
+NATIVE(native_terminal_raw)
+{
+    int32_t fd;
+    if (JS_ToInt32(ctx, &fd, argv[0]))
+        return JS_EXCEPTION;
+    return native_result(ctx, make_raw(fd));
+}
+
+/*
+ * openTerminalRaw(path): an hvc terminal is cooked again with every first open, and bytes that wait in its
+ * ring are passed on by a kernel thread as soon as it is open. On the stub domain's one processor that thread
+ * cannot run before the mode is set while we have real-time priority.
+ */
+NATIVE(native_open_terminal_raw)
+{
+    struct sched_param urgent = {.sched_priority = sched_get_priority_max(SCHED_FIFO)}, normal = {0};
+    const char *path = JS_ToCString(ctx, argv[0]);
+    if (!path)
+        return JS_EXCEPTION;
+    int raised = !sched_setscheduler(0, SCHED_FIFO, &urgent);
+    int fd = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    int failed = fd < 0 || make_raw(fd);
+    int reason = errno;
+    if (raised)
+        sched_setscheduler(0, SCHED_OTHER, &normal);
+    JS_FreeCString(ctx, path);
+    if (!failed)
+        return JS_NewInt32(ctx, fd);
+    if (fd >= 0)
+        close(fd);
+    return JS_NewInt32(ctx, -reason);
 }

@@ -53,6 +53,7 @@ declare module "stubdom-native" {
   export function netlinkRoute(groups: number): Result;
   export function openTap(name: string, vnetHeader: boolean): Result;
   export function terminalRaw(fd: number): Result;
+  export function openTerminalRaw(path: string): Result;
 
   export function hash(bytes: Uint8Array, seed: bigint): bigint;
   export function alignedBuffer(size: number): ArrayBuffer;

@@ -183,6 +183,7 @@ const sockets: Sockets = {
   netlinkRoute: () => checked(native.netlinkRoute(0), "socket", "NETLINK_ROUTE"),
   openTap: (name, vnetHeader) => checked(native.openTap(name, vnetHeader), "tap", name),
   terminalRaw: (fd) => void checked(native.terminalRaw(fd), "tcsetattr", fd),
+  openTerminalRaw: (path) => checked(native.openTerminalRaw(path), "open terminal", path),
 };
 
 const vchans: Vchans = {

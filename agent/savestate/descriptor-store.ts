@@ -1,0 +1,52 @@
+import type { Platform } from "../platform/port.ts";
+import type { BlockStore } from "./disk.ts";
+import { StateSpaceError } from "./errors.ts";
+
+/** A {@link BlockStore} over a descriptor of a file or block device, which it owns. */
+export class DescriptorStore implements BlockStore {
+  #size: number;
+  #closed = false;
+
+  /** @param enlarge makes what is behind the descriptor at least so large; its size is looked at anew then */
+  constructor(
+    private readonly platform: Pick<Platform, "descriptors" | "storage">,
+    readonly fd: number,
+    private readonly enlarge: (size: number) => Promise<void> = () =>
+      Promise.reject(new StateSpaceError("it cannot grow")),
+  ) {
+    this.#size = platform.descriptors.size(fd);
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  read(offset: number, into: Uint8Array): Promise<number> {
+    return this.platform.storage.readAt(this.fd, into, offset);
+  }
+
+  write(offset: number, from: Uint8Array): Promise<void> {
+    return this.platform.storage.writeAt(this.fd, from, offset);
+  }
+
+  flush(): Promise<void> {
+    return this.platform.storage.sync(this.fd);
+  }
+
+  async grow(size: number): Promise<void> {
+    await this.enlarge(size);
+    this.#size = this.platform.descriptors.size(this.fd);
+    if (this.#size < size) throw new StateSpaceError(`it has ${this.#size} bytes, ${size} are needed`);
+  }
+
+  buffer(size: number): Uint8Array {
+    return this.platform.storage.buffer(size);
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.platform.descriptors.close(this.fd);
+  }
+}

@@ -1,0 +1,102 @@
+import { decodeText } from "../bytes/text.ts";
+import type { Logger } from "../log/logger.ts";
+import type { Clock } from "../platform/port.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
+import { XenstoreError } from "../xenstore/errors.ts";
+import { TransferError } from "./errors.ts";
+import {
+  type Answer,
+  type Ask,
+  answerNode,
+  formatRequest,
+  parseAnswer,
+  type Reply,
+  requestNode,
+} from "./protocol.ts";
+
+/** The helper says `working` at once and then every two seconds; silent for so long, it is gone. */
+const helperSilence = 10_000;
+/** A helper that does not even say that is not there: its node is a dead one's. */
+const firstSilence = 3_000;
+
+/** No helper answers in dom0; state goes over the consoles then. */
+export class HelperAbsent extends TransferError {}
+
+/** The stub domain's side of `protocol.ts`: asks dom0's helper one thing at a time. */
+export class HelperLink {
+  #number = 1 + Math.floor(Math.random() * 0x7fff_ffff);
+
+  constructor(
+    private readonly store: XenstoreClient,
+    private readonly clock: Clock,
+    private readonly log: Logger,
+    private readonly domid: number,
+    private readonly target: number,
+  ) {}
+
+  /** Whether a helper has prepared for this stub domain. One that has died since cannot be told from it. */
+  async present(): Promise<boolean> {
+    const answer = await this.#read();
+    return answer !== undefined;
+  }
+
+  /**
+   * @returns the answer of the kind `outcome`
+   * @throws TransferError when the helper refuses, or stops answering; HelperAbsent when it never began to
+   */
+  async ask<O extends Reply["outcome"]>(ask: Ask, outcome: O): Promise<Extract<Answer, { outcome: O }>> {
+    const number = this.#number;
+    this.#number = (number % 0xffff_ffff) + 1;
+    const answer = await this.#exchange(number, formatRequest({ ...ask, number }), ask.verb);
+    if (answer.outcome === outcome) return answer as Extract<Answer, { outcome: O }>;
+    const said = answer.outcome === "refused" ? answer.reason : `an unexpected "${answer.outcome}"`;
+    throw new TransferError(`dom0's helper refused "${ask.verb}": ${said}`);
+  }
+
+  #exchange(number: number, request: string, verb: string): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      let settled = false;
+      let heard = "";
+      const settle = (act: () => void) => {
+        if (settled) return;
+        settled = true;
+        silence.cancel();
+        void watching.then((watch) => watch.stop()).catch(() => {});
+        act();
+      };
+      const expire = () => {
+        const text = `dom0's helper does not answer "${verb}"`;
+        settle(() => reject(heard === "" ? new HelperAbsent(text) : new TransferError(`${text} any more`)));
+      };
+      let silence = this.clock.setTimer(firstSilence, expire);
+      const look = async () => {
+        const answer = await this.#read();
+        if (settled || answer?.number !== number) return;
+        if (answer.outcome !== "working") return settle(() => resolve(answer));
+        const news = `working ${answer.count}`;
+        if (news === heard) return;
+        heard = news;
+        silence.cancel();
+        silence = this.clock.setTimer(helperSilence, expire);
+      };
+      const fail = (error: unknown) => settle(() => reject(error));
+      // The watch's own first event starts the looking; the request goes out only when the watch stands.
+      const watching = this.store.watch(answerNode(this.domid), () => void look().catch(fail), fail);
+      watching
+        .then(() => this.store.write(requestNode(this.domid, this.target), request))
+        .then(() => this.log.debug({ request }, `state disk: asked dom0: ${request}`))
+        .catch(fail);
+    });
+  }
+
+  /** What cannot be read is not there: without its parents, xenstored answers EACCES to a guest. */
+  async #read(): Promise<Answer | undefined> {
+    try {
+      return parseAnswer(decodeText(await this.store.read(answerNode(this.domid))));
+    } catch (error) {
+      if (error instanceof XenstoreError && (error.code === "ENOENT" || error.code === "EACCES"))
+        return undefined;
+      throw error;
+    }
+  }
+}

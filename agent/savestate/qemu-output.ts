@@ -1,0 +1,118 @@
+import type { Platform } from "../platform/port.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { JsonObject } from "../qmp/framing.ts";
+import { TransferError } from "./errors.ts";
+
+/** Where QEMU writes its state: a name that it can open, truncate and write without knowing what it is. */
+const fifo = "/run/state.fifo";
+/** As much as the kernel lets a pipe hold: QEMU then goes on while a chunk is on its way to the disk. */
+const pipeSize = 1024 * 1024;
+/** QEMU saves in one go; for so long without a byte, it hangs. */
+const stallDeadline = 30_000;
+/** The command as a whole; how far it has come is what {@link stallDeadline} is for. */
+const commandDeadline = 600_000;
+
+/** Takes bytes where it wants them: see ExtentWriter. */
+export interface StateSink {
+  readonly room: Uint8Array;
+  filled(count: number): Promise<void>;
+}
+
+/**
+ * Lets QEMU save its state and passes every byte of it to `sink`.
+ *
+ * @param args of `xen-save-devices-state`, but for the file name
+ * @throws QmpError when QEMU fails, TransferError when it hangs, or what `sink` throws; QEMU has answered by
+ * then, unless it is it that hangs
+ */
+export async function saveThroughFifo(
+  platform: Platform,
+  qmp: QmpClient,
+  args: JsonObject,
+  sink: StateSink,
+): Promise<void> {
+  const { descriptors, files, storage } = platform;
+  if (files.exists(fifo)) files.remove(fifo);
+  files.makeFifo(fifo);
+  const fd = descriptors.open(fifo, { access: "read", nonBlocking: true });
+  const input = new FifoReader(platform, fd);
+  try {
+    storage.setPipeSize(fd, pipeSize);
+    const command = qmp.execute("xen-save-devices-state", { ...args, filename: fifo }, commandDeadline);
+    // A QEMU that fails before it opens the FIFO would leave the reader waiting.
+    command.then(
+      () => input.writerDone(),
+      (error) => input.abandon(error),
+    );
+    try {
+      await input.passOn(sink);
+    } catch (error) {
+      // Without a reader, QEMU's write fails and its command ends: it must not be left in the middle.
+      input.close();
+      await command.catch(() => {});
+      throw error;
+    }
+    await command;
+  } finally {
+    input.close();
+    files.remove(fifo);
+  }
+}
+
+class FifoReader {
+  #open = true;
+  #writerDone = false;
+  #wake: ((error?: unknown) => void) | undefined;
+
+  constructor(
+    private readonly platform: Platform,
+    private readonly fd: number,
+  ) {}
+
+  /** The writer has closed its end; what it wrote is still read. */
+  writerDone(): void {
+    this.#writerDone = true;
+    this.#wake?.();
+  }
+
+  abandon(error: unknown): void {
+    this.#wake?.(error);
+  }
+
+  async passOn(sink: StateSink): Promise<void> {
+    // A FIFO that nobody has opened for writing reads as ended: so wait first, then read.
+    await this.#readable();
+    for (;;) {
+      const count = this.platform.descriptors.read(this.fd, sink.room);
+      if (count === 0) return;
+      if (count === null) await this.#readable();
+      else await sink.filled(count);
+    }
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.platform.descriptors.onReadable(this.fd, null);
+    this.platform.descriptors.close(this.fd);
+  }
+
+  #readable(): Promise<void> {
+    const { clock, descriptors } = this.platform;
+    if (this.#writerDone) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const done = (error?: unknown) => {
+        timer.cancel();
+        this.#wake = undefined;
+        if (this.#open) descriptors.onReadable(this.fd, null);
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+      const timer = clock.setTimer(stallDeadline, () =>
+        done(new TransferError(`QEMU wrote nothing of its state for ${stallDeadline / 1000} s`)),
+      );
+      this.#wake = done;
+      descriptors.onReadable(this.fd, () => done());
+    });
+  }
+}

@@ -1,0 +1,182 @@
+import { SystemError } from "../platform/port.ts";
+import { DescriptorStream } from "../platform/stream.ts";
+import { RestoreConsole } from "./console.ts";
+import { guestUuid, type StateContext } from "./context.ts";
+import { type DiskReader, isRawQemu, openDisk } from "./disk.ts";
+import { StateFormatError, TransferError } from "./errors.ts";
+import { ExtentReader } from "./extent.ts";
+import { pieceAt } from "./format.ts";
+import { HelperAbsent, HelperLink } from "./helper-link.ts";
+import { release, StateDisk } from "./state-disk.ts";
+
+/** How much of console 2 tells what comes over it. */
+const magicSize = 8;
+/** For so long without a byte from console 2, nothing will come. libxl gives up after 30 s in all. */
+const consoleDeadline = 20_000;
+
+/** The state that QEMU starts from, on its way. */
+export interface Incoming {
+  /**
+   * QEMU's end of a pipe: to be handed to QEMU as descriptor n, together with `-incoming fd:n`, and closed
+   * here by whoever spawns QEMU.
+   */
+  readonly descriptor: number;
+  /**
+   * Feeds QEMU, which must have been started. Resolves when QEMU has got all of it.
+   *
+   * @throws StateError: QEMU must not be left running then, it may have got a part
+   */
+  feed(): Promise<void>;
+  /** To be called when QEMU runs, or will not: ends what is left. Idempotent. */
+  close(): void;
+}
+
+/**
+ * Opens the state of a guest that is being restored. From a state disk, all of it has been verified when
+ * this resolves; from console 2, each part is verified before QEMU gets it.
+ *
+ * @throws StateError when it is refused: the guest must not be started
+ */
+export async function openIncoming(context: StateContext): Promise<Incoming> {
+  const { xenstore, platform, log, domid, target } = context;
+  const helper = new HelperLink(xenstore, platform.clock, log, domid, target);
+  if (await helper.present()) {
+    try {
+      return await overDisk(context, helper);
+    } catch (error) {
+      if (!(error instanceof HelperAbsent)) throw error;
+      log.warn({}, `restore: ${error.message}: state comes over console 2`);
+    }
+  }
+  return overConsole(context);
+}
+
+async function overDisk(context: StateContext, helper: HelperLink): Promise<Incoming> {
+  const { xenstore, platform, log, target } = context;
+  const attached = await helper.ask({ verb: "restore" }, "attached");
+  let disk: StateDisk | undefined;
+  try {
+    disk = await StateDisk.open(platform, xenstore, helper, "read", attached);
+    const reader = await openDisk(disk.store, platform.storage.hash);
+    const { header, commit } = await reader.read();
+    const uuid = await guestUuid(xenstore, target);
+    if (header.uuid !== uuid) {
+      const reason = `the state is of guest ${header.uuid}, this one is ${uuid}`;
+      throw new StateFormatError("foreign", reader.anchor.offset + 32, reason);
+    }
+    log.info(
+      { bytes: commit.length },
+      `restore: ${commit.length} bytes of device state from the state disk, whole`,
+    );
+    return incomingFromDisk(context, helper, disk, reader);
+  } catch (error) {
+    disk?.close();
+    await release(helper, log);
+    throw error;
+  }
+}
+
+function incomingFromDisk(
+  { platform, log }: StateContext,
+  helper: HelperLink,
+  disk: StateDisk,
+  reader: DiskReader,
+): Incoming {
+  const [descriptor, end] = platform.sockets.pipe();
+  const qemu = new DescriptorStream(platform.descriptors, end, "QEMU's incoming state");
+  let released = false;
+  const close = () => {
+    if (released) return;
+    released = true;
+    qemu.close();
+    disk.close();
+    void release(helper, log);
+  };
+  return {
+    descriptor,
+    close,
+    async feed() {
+      try {
+        await reader.read((part) => toQemu(qemu, part));
+      } finally {
+        close();
+      }
+    },
+  };
+}
+
+function overConsole({ platform, log }: StateContext): Incoming {
+  const [descriptor, end] = platform.sockets.pipe();
+  const qemu = new DescriptorStream(platform.descriptors, end, "QEMU's incoming state");
+  const console = new RestoreConsole(platform);
+  const close = () => {
+    qemu.close();
+    console.close();
+  };
+  return {
+    descriptor,
+    close,
+    async feed() {
+      const deadline = platform.clock.setTimer(consoleDeadline, () => console.close());
+      const start = await console.peek(magicSize);
+      deadline.cancel();
+      try {
+        if (pieceAt(start) === "header") {
+          await feedFramed(platform, console, qemu, (bytes) =>
+            log.info({ bytes }, `restore: ${bytes} bytes of device state over console 2, whole`),
+          );
+        } else if (isRawQemu(start)) {
+          log.warn({}, "restore: bare QEMU state over console 2: nothing can be checked but by QEMU itself");
+          await feedBare(console, qemu);
+        } else if (start.length < magicSize) {
+          throw new StateFormatError("incomplete", start.length, "console 2 gave no state");
+        } else {
+          throw new StateFormatError(
+            "foreign",
+            0,
+            "neither a framed state nor QEMU's own came over console 2",
+          );
+        }
+      } finally {
+        close();
+      }
+    },
+  };
+}
+
+async function feedFramed(
+  platform: StateContext["platform"],
+  console: RestoreConsole,
+  qemu: DescriptorStream,
+  whole: (bytes: number) => void,
+): Promise<void> {
+  const { hash, buffer } = platform.storage;
+  const extent = new ExtentReader(console, 0, hash, buffer);
+  await extent.header();
+  for (let part = await extent.next(); ; part = await extent.next()) {
+    if (part instanceof Uint8Array) await toQemu(qemu, part);
+    else return whole(part.length);
+  }
+}
+
+/** Where the stream ends is QEMU's to know: until it closes its end, or {@link Incoming.close}. */
+async function feedBare(console: RestoreConsole, qemu: DescriptorStream): Promise<void> {
+  for (let part = await console.read(); part !== null; part = await console.read()) {
+    try {
+      await qemu.write(part);
+    } catch {
+      return;
+    }
+  }
+}
+
+async function toQemu(qemu: DescriptorStream, part: Uint8Array): Promise<void> {
+  try {
+    await qemu.write(part);
+  } catch (error) {
+    if (error instanceof SystemError && error.code === "EPIPE") {
+      throw new TransferError("QEMU closed its end before it had the whole state");
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,135 @@
+import type { QmpClient } from "../qmp/client.ts";
+import { isJsonObject, type JsonObject } from "../qmp/framing.ts";
+import type { CommandHandler } from "../qmp/proxy.ts";
+import { SaveConsole } from "./console.ts";
+import { guestUuid, type StateContext } from "./context.ts";
+import { DiskWriter } from "./disk.ts";
+import { TransferError } from "./errors.ts";
+import { ExtentWriter } from "./extent.ts";
+import { defaultChunkSize } from "./format.ts";
+import { HelperAbsent, HelperLink } from "./helper-link.ts";
+import { saveThroughFifo } from "./qemu-output.ts";
+import { release, StateDisk } from "./state-disk.ts";
+
+/** What the disk is made for at first; it grows with what QEMU writes. */
+const expectedState = 1024 * 1024;
+
+/**
+ * The agent's `xen-save-devices-state`: carries the command out in QEMU's place, whatever file name the
+ * toolstack gave. It is answered only when the state lies where libxl reads it next.
+ *
+ * The state goes over a disk that dom0's helper attaches, or, where no helper answers, over console 1. Both
+ * are told in the log. A failure is the answer; the guest can go on.
+ */
+export class StateSaver {
+  /** The command for the QMP proxy's table. */
+  readonly handler: CommandHandler = (args) => this.#once(args);
+  readonly #helper: HelperLink;
+  #busy = false;
+  /**
+   * dom0's QEMU holds its file behind console 1 open and appends to it. Once the console was used, or the
+   * helper has put another file in its place, what goes over the console does not reach libxl any more.
+   */
+  #consoleSpent = false;
+
+  constructor(
+    private readonly context: StateContext,
+    private readonly qmp: QmpClient,
+  ) {
+    const { xenstore, platform, log, domid, target } = context;
+    this.#helper = new HelperLink(xenstore, platform.clock, log, domid, target);
+  }
+
+  async #once(args: JsonObject) {
+    if (this.#busy) throw new TransferError("a state is being saved already");
+    this.#busy = true;
+    try {
+      await this.#save(args);
+      return {};
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      this.context.log.error({}, `save: failed: ${text}`);
+      throw error;
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async #save({ filename: _, ...args }: JsonObject): Promise<void> {
+    const { clock } = this.context.platform;
+    const began = clock.now();
+    const done = (bytes: number, way: string) => {
+      const seconds = ((clock.now() - began) / 1000).toFixed(2);
+      this.context.log.info({ bytes }, `save: ${bytes} bytes of device state over ${way} in ${seconds} s`);
+    };
+    if (await this.#helper.present()) {
+      try {
+        done(await this.#overDisk(args), "the state disk");
+        return;
+      } catch (error) {
+        if (!(error instanceof HelperAbsent)) throw error;
+        this.context.log.warn({}, `save: ${error.message}: state goes over console 1`);
+      }
+    }
+    done(await this.#overConsole(args), "console 1");
+  }
+
+  /** @throws HelperAbsent before QEMU has been asked for anything */
+  async #overDisk(args: JsonObject): Promise<number> {
+    const { platform, xenstore, log } = this.context;
+    const attached = await this.#helper.ask({ verb: "save", bytes: expectedState }, "attached");
+    let disk: StateDisk | undefined;
+    try {
+      disk = await StateDisk.open(platform, xenstore, this.#helper, "read-write", attached);
+      const writer = await DiskWriter.begin(disk.store, await this.#meta(), platform.storage.hash);
+      await saveThroughFifo(platform, this.qmp, args, writer);
+      const { commit } = await writer.commit();
+      disk.close();
+      const placed = await this.#helper.ask({ verb: "commit", bytes: commit.length }, "placed");
+      this.#consoleSpent = true;
+      if (placed.bytes !== commit.length) {
+        throw new TransferError(`dom0 placed ${placed.bytes} bytes, ${commit.length} were written`);
+      }
+      return commit.length;
+    } catch (error) {
+      disk?.close();
+      await release(this.#helper, log);
+      // Absent only at the first question: later, QEMU may have been asked already.
+      throw error instanceof HelperAbsent ? new TransferError(error.message) : error;
+    }
+  }
+
+  async #overConsole(args: JsonObject): Promise<number> {
+    if (this.#consoleSpent) {
+      const why = "console 1 has carried a state, or made way for one, and libxl would read the wrong bytes";
+      throw new TransferError(`${why}; start dom0's helper: stubdom dom0 serve`);
+    }
+    this.#consoleSpent = true;
+    const { platform } = this.context;
+    const header = { ...(await this.#meta()), chunkSize: defaultChunkSize, sequence: 1 };
+    const console = new SaveConsole(platform);
+    try {
+      const writer = new ExtentWriter(console, header, platform.storage.hash, platform.storage.buffer);
+      await saveThroughFifo(platform, this.qmp, args, writer);
+      const { commit } = await writer.finish();
+      await console.drain();
+      return commit.length;
+    } finally {
+      console.close();
+    }
+  }
+
+  async #meta() {
+    const { xenstore, target } = this.context;
+    const [uuid, qemuVersion] = await Promise.all([guestUuid(xenstore, target), this.#qemuVersion()]);
+    return { uuid, qemuVersion };
+  }
+
+  async #qemuVersion(): Promise<string> {
+    const answer = await this.qmp.execute("query-version");
+    if (!isJsonObject(answer) || !isJsonObject(answer.qemu)) return "";
+    const { major, minor, micro } = answer.qemu;
+    const package_ = typeof answer.package === "string" ? answer.package.trim() : "";
+    return [major, minor, micro].map(String).join(".") + (package_ === "" ? "" : ` ${package_}`);
+  }
+}
