@@ -96,7 +96,7 @@ for file in /recipe/*.c; do
   gcc -std=gnu17 -Wall -Wextra -Werror -Os -ffunction-sections -fdata-sections -fstack-protector-strong \\
     -D_FORTIFY_SOURCE=2 -D_GNU_SOURCE -fPIE -c -o "$(basename "$file" .c).o" "$file"
 done
-gcc -static-pie -s -Wl,--gc-sections -Wl,-O1 -Wl,-z,relro,-z,now -Wl,--build-id=none -o stubdom *.o \\
+gcc -static-pie -s -Wl,--gc-sections -Wl,-O1 -Wl,-z,relro,-z,now,-z,pack-relative-relocs -Wl,--build-id=none -o stubdom *.o \\
   /usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a \\
   $(pkg-config --static --libs xenvchan xenstore xengnttab xenevtchn) -lm -lpthread
 `;

@@ -92,8 +92,9 @@ async function buildInto(dist: string, only: Part | undefined): Promise<void> {
   ]);
 }
 
+/** Says what was made. */
 function sizes(dist: string): void {
-  for (const name of readdirSync(dist).sort()) {
+  for (const name of [...IMAGE, "test-guest-kernel"].filter((n) => existsSync(join(dist, n)))) {
     progress.note(`${String(statSync(join(dist, name)).size).padStart(9)}  dist/${name}`);
   }
 }

@@ -20,7 +20,7 @@ export const LINUX_PACKAGE = "linux-source-6.12";
 const UNPACK = `
 cd /build
 tar --extract --xz --strip-components=1 --file=/usr/src/${LINUX_PACKAGE}.tar.xz \\
-  --exclude='*/Documentation/*' --exclude='*/drivers/gpu/drm/amd/include/*' \\
+  --exclude='*/Documentation/*.rst' --exclude='*/Documentation/*.yaml' --exclude='*/drivers/gpu/drm/amd/include/*' \\
   $(for arch in alpha arc arm arm64 csky hexagon loongarch m68k microblaze mips nios2 openrisc parisc powerpc \\
       riscv s390 sh sparc um xtensa; do echo "--exclude=*/arch/$arch/*.[chS] --exclude=*/arch/$arch/*.dts*"; done)
 `;

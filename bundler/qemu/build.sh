@@ -8,7 +8,10 @@ cd objects
 # Libraries are linked from their archives where Debian has one, which leaves out what nobody calls and saves
 # the dynamic linker's time: only pixman and libc stay shared. QEMU's `prefer_static` adds -static-pie; the
 # later -pie takes that back.
-sections="-ffunction-sections -fdata-sections"
+#
+# Unwind tables are for C++ and debuggers, and QEMU's threads end by returning; relative relocations, of which
+# a position-independent QEMU has 80,000, take 20 KB packed instead of 1.9 MB.
+lean="-ffunction-sections -fdata-sections -fno-unwind-tables -fno-asynchronous-unwind-tables"
 ../source/configure --prefix=/usr --target-list=i386-softmmu \
   --without-default-features --without-default-devices --with-devices-i386=stubdom \
   --enable-system --enable-xen --enable-xen-pci-passthrough --disable-tcg --disable-kvm \
@@ -16,8 +19,8 @@ sections="-ffunction-sections -fdata-sections"
   --enable-malloc-trim --enable-stack-protector --enable-pie \
   --enable-trace-backends=nop --audio-drv-list= --disable-install-blobs --disable-debug-info --disable-werror \
   -Dprefer_static=true -Dfdt=disabled \
-  --extra-cflags="$sections -D_FORTIFY_SOURCE=2 -include /recipe/declarations.h" \
-  --extra-ldflags="-pie -Wl,--gc-sections -Wl,-O1 -Wl,-z,relro,-z,now -Wl,--build-id=none"
+  --extra-cflags="$lean -D_FORTIFY_SOURCE=2 -include /recipe/declarations.h" \
+  --extra-ldflags="-pie -Wl,-z,pack-relative-relocs -Wl,--gc-sections -Wl,-O1 -Wl,-z,relro,-z,now -Wl,--build-id=none"
 ninja -j "$JOBS" qemu-system-i386
 
 install -D -m 755 qemu-system-i386 /out/usr/bin/qemu-system-i386
