@@ -56,6 +56,8 @@ export class RfbClient {
   #screen: Size;
   #unsent = 0;
   #pieces = 0;
+  /** The handshake is over: input may be sent. */
+  #ready = false;
   #closed = false;
   #wake: () => void = () => {};
 
@@ -85,21 +87,21 @@ export class RfbClient {
   }
 
   key(key: number, pressed: boolean): void {
-    if (this.#unsent > mostUnsent.key) return;
+    if (!this.#ready || this.#unsent > mostUnsent.key) return;
     this.context.counters.keys++;
     this.#send(keyEvent(key, pressed));
   }
 
   /** A point of the guest's screen, and a mask of `pointerButtons`. */
   pointer(x: number, y: number, buttons: number): void {
-    if (this.#unsent > mostUnsent.pointer) return;
+    if (!this.#ready || this.#unsent > mostUnsent.pointer) return;
     this.context.counters.pointerMoves++;
     this.#send(pointerEvent(x, y, buttons));
   }
 
   /** Makes QEMU look for changes often again, for a while. */
   attend(): void {
-    if (this.#unsent === 0) this.#send(attention);
+    if (this.#ready && this.#unsent === 0) this.#send(attention);
   }
 
   /** Idempotent. */
@@ -130,6 +132,7 @@ export class RfbClient {
     this.#send(clientSetup());
     this.#resize(screen);
     this.#request(false);
+    this.#ready = true;
   }
 
   async #message(): Promise<void> {

@@ -6,7 +6,7 @@ import type { Watch, XenstoreClient } from "../xenstore/client.ts";
 import { Canvas } from "./canvas.ts";
 import { RfbClient } from "./client.ts";
 import { type ScreenCounters, zeroCounters } from "./counters.ts";
-import { RfbClosed } from "./errors.ts";
+import { RfbClosed, ScreenError } from "./errors.ts";
 import { Input, type InputTarget } from "./input.ts";
 import type { Size } from "./rfb.ts";
 import { guestPoint } from "./view.ts";
@@ -153,7 +153,7 @@ class Session implements InputTarget {
     const { platform, log, framebuffer, keyboards } = context;
     const { clock, descriptors, files, framebuffers, sockets } = platform;
     const [device] = framebuffer.linuxDevices(files);
-    if (device === undefined) throw new RfbClosed(`${framebuffer.path} has no framebuffer device`);
+    if (device === undefined) throw new ScreenError(`${framebuffer.path} has no framebuffer device`);
     const fd = descriptors.open(device, { access: "read-write" });
     try {
       this.#canvas = new Canvas(framebuffers, fd);
