@@ -7,7 +7,7 @@ import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } fro
 import { builtinModules } from "node:module";
 import { join } from "node:path";
 import { build, type Plugin } from "esbuild";
-import { cached, digest, logFile } from "./cache.ts";
+import { cached, digest } from "./cache.ts";
 import { runInRoot } from "./debian.ts";
 import { removeTrees } from "./exec.ts";
 import { PROJECT } from "./paths.ts";
@@ -115,7 +115,7 @@ export async function buildAgent(root: BuildRoot, entry = join(PROJECT, "agent/m
   const recipe: Record<string, string> = { "bundle.js": text };
   for (const name of sources) recipe[name] = readFileSync(join(NATIVE, name), "utf8");
   const key = digest({ script: SCRIPT, versions: root.versions, metafile, ...recipe });
-  const entryDir = await cached("agent", key, async (dir) => {
+  const entryDir = await cached("agent", key, async (dir, log) => {
     await progress.step("agent", async (step) => {
       const input = join(dir, "recipe");
       const output = join(dir, "build");
@@ -123,7 +123,7 @@ export async function buildAgent(root: BuildRoot, entry = join(PROJECT, "agent/m
       mkdirSync(output);
       for (const [name, content] of Object.entries(recipe)) writeFileSync(join(input, name), content);
       await runInRoot(root.path, SCRIPT, {
-        log: logFile("agent"),
+        log,
         step,
         binds: { [input]: "/recipe", [output]: "/build" },
       });

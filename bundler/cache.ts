@@ -26,7 +26,7 @@ export function cacheDir(): string {
   return join(base, "linux-stubdom");
 }
 
-/** Where logs of steps go: kept between runs, overwritten by the next run of the same step. */
+/** Where the log of a step that makes no cache entry goes; the next run of the step overwrites it. */
 export function logFile(step: string): string {
   const dir = join(cacheDir(), "log");
   mkdirSync(dir, { recursive: true });
@@ -70,14 +70,19 @@ export async function withLock<T>(file: string, work: () => Promise<T>): Promise
 
 /**
  * Removes what was not used for {@link KEEP_DAYS}, or for a day when {@link KEEP_NEWEST} entries of the same
- * name are newer: each change of the agent makes an entry. Locks and left-overs go the same way.
+ * name are newer: each change of the agent makes an entry. Locks, logs and left-overs go the same way.
  */
 function prune(dir: string): void {
   const newestFirst = readdirSync(dir)
-    .map((name) => ({ name, kind: /^(.+)-[0-9a-f]{16}(\.lock|\.tmp)?$/.exec(name), path: join(dir, name) }))
-    .flatMap(({ kind, path }) =>
-      kind ? [{ group: `${kind[1]}${kind[2]}`, path, used: statSync(path).mtimeMs }] : [],
-    )
+    .flatMap((name) => {
+      const [, entry, suffix = ""] = /^(.+)-[0-9a-f]{16}(\.lock|\.log|\.tmp)?$/.exec(name) ?? [];
+      const path = join(dir, name);
+      // Another build may have taken it away since.
+      const stat = statSync(path, { throwIfNoEntry: false });
+      return entry === undefined || stat === undefined
+        ? []
+        : [{ group: entry + suffix, path, used: stat.mtimeMs }];
+    })
     .sort((a, b) => b.used - a.used);
   const seen = new Map<string, number>();
   for (const { group, path, used } of newestFirst) {
@@ -90,12 +95,12 @@ function prune(dir: string): void {
 
 /**
  * The directory of the entry `name` made from inputs that hash to `key`; `make` fills the directory it is
- * given when there is none yet.
+ * given when there is none yet. `log` is the entry's own log file, kept beside it, empty at the start.
  */
 export async function cached(
   name: string,
   key: string,
-  make: (dir: string) => Promise<void>,
+  make: (dir: string, log: string) => Promise<void>,
 ): Promise<string> {
   const dir = cacheDir();
   mkdirSync(dir, { recursive: true });
@@ -111,7 +116,9 @@ export async function cached(
     const unfinished = `${entry}.tmp`;
     await removeTrees(unfinished);
     mkdirSync(unfinished);
-    await make(unfinished);
+    const log = `${entry}.log`;
+    rmSync(log, { force: true });
+    await make(unfinished, log);
     renameSync(unfinished, entry);
     touch();
     prune(dir);

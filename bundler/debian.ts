@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { cached, digest, logFile } from "./cache.ts";
+import { cached, digest } from "./cache.ts";
 import { run } from "./exec.ts";
 import { progress, type Step } from "./progress.ts";
 
@@ -100,12 +100,12 @@ export async function debianRoot(spec: DebianRoot): Promise<string> {
   const entry = await cached(
     name,
     digest({ command: command.join("\0"), lines: lines.join("\n") }),
-    async (dir) => {
+    async (dir, log) => {
       assertHost();
       await progress.step(`${name} (mmdebstrap ${suite})`, async (step) => {
         // Whatever mmdebstrap mounts goes with the namespace, even when it is killed.
         await run([...NAMESPACE, ...command, join(dir, "root"), "-"], {
-          log: logFile(name),
+          log,
           step,
           input: `${lines.join("\n")}\n`,
         });

@@ -3,7 +3,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { cached, digest, logFile } from "./cache.ts";
+import { cached, digest } from "./cache.ts";
 import { runInRoot } from "./debian.ts";
 import { removeTrees } from "./exec.ts";
 import { PROJECT } from "./paths.ts";
@@ -24,14 +24,14 @@ async function fromSource(root: BuildRoot, name: string, recipe: string): Promis
       .map((file) => [file, readFileSync(join(recipe, file))]),
   );
   const key = digest({ versions: root.versions, sources: root.sources, ...files });
-  const entry = await cached(name, key, (dir) =>
+  const entry = await cached(name, key, (dir, log) =>
     progress.step(name, async (step) => {
       const build = join(dir, "build");
       const out = join(dir, "out");
       mkdirSync(build);
       mkdirSync(out);
       await runInRoot(root.path, readFileSync(join(recipe, "build.sh"), "utf8"), {
-        log: logFile(name),
+        log,
         step,
         binds: { [recipe]: "/recipe", [build]: "/build", [out]: "/out" },
         env: { JOBS: String(availableParallelism()) },

@@ -3,7 +3,7 @@
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { cached, digest, logFile } from "./cache.ts";
+import { cached, digest } from "./cache.ts";
 import { runInRoot } from "./debian.ts";
 import { removeTrees } from "./exec.ts";
 import { PROJECT } from "./paths.ts";
@@ -41,9 +41,9 @@ make O=/build -j"$JOBS" bzImage
 /** The directory with the unpacked source. */
 async function linuxSource(root: BuildRoot): Promise<string> {
   const key = digest({ script: UNPACK, version: versionOf(root.versions, LINUX_PACKAGE) });
-  return cached("linux-source", key, (dir) =>
+  return cached("linux-source", key, (dir, log) =>
     progress.step("linux source", (step) =>
-      runInRoot(root.path, UNPACK, { log: logFile("linux-source"), step, binds: { [dir]: "/build" } }),
+      runInRoot(root.path, UNPACK, { log, step, binds: { [dir]: "/build" } }),
     ),
   );
 }
@@ -57,7 +57,7 @@ export interface Kernel {
 /** Builds a kernel from configuration lines; `name` is that of the cache entry, the step and the log. */
 async function kernel(root: BuildRoot, name: string, config: string): Promise<Kernel> {
   const key = digest({ unpack: UNPACK, compile: COMPILE, versions: root.versions, config });
-  const entry = await cached(name, key, async (dir) => {
+  const entry = await cached(name, key, async (dir, log) => {
     const source = await linuxSource(root);
     await progress.step(name, async (step) => {
       const recipe = join(dir, "recipe");
@@ -66,7 +66,7 @@ async function kernel(root: BuildRoot, name: string, config: string): Promise<Ke
       mkdirSync(objects);
       writeFileSync(join(recipe, "config"), config);
       await runInRoot(root.path, COMPILE, {
-        log: logFile(name),
+        log,
         step,
         binds: { [source]: "/source", [recipe]: "/recipe", [objects]: "/build" },
         env: { JOBS: String(availableParallelism()) },

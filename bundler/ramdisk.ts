@@ -16,7 +16,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { cached, digest, logFile } from "./cache.ts";
+import { cached, digest } from "./cache.ts";
 import { CHARACTER_DEVICE, type CpioEntry, cpio, DIRECTORY, EXECUTABLE, REGULAR, SYMLINK } from "./cpio.ts";
 import { runInRoot } from "./debian.ts";
 import { removeTrees } from "./exec.ts";
@@ -57,7 +57,7 @@ async function libraries(
   trees: readonly Tree[],
 ): Promise<{ tree: Tree; packages: string[] }> {
   const key = digest({ script: LIBRARIES, versions: root.versions, trees: trees.join("\n") });
-  const entry = await cached("libraries", key, async (dir) => {
+  const entry = await cached("libraries", key, async (dir, log) => {
     await progress.step("libraries", async (step) => {
       const out = join(dir, "tree");
       const programs = join(dir, "programs");
@@ -71,7 +71,7 @@ async function libraries(
         }
       }
       await runInRoot(root.path, LIBRARIES, {
-        log: logFile("libraries"),
+        log,
         step,
         binds: { [programs]: "/source", [out]: "/out" },
       });
@@ -100,10 +100,10 @@ function entriesOf(directory: string, below = ""): CpioEntry[] {
 async function archive(root: BuildRoot, name: string, entries: readonly CpioEntry[]): Promise<Buffer> {
   const plain = cpio([...entries].sort((a, b) => (a.path < b.path ? -1 : 1)));
   const key = digest({ script: COMPRESS, versions: root.versions, plain });
-  const entry = await cached(name, key, (dir) =>
+  const entry = await cached(name, key, (dir, log) =>
     progress.step(name, async (step) => {
       writeFileSync(join(dir, "cpio"), plain);
-      await runInRoot(root.path, COMPRESS, { log: logFile(name), step, binds: { [dir]: "/build" } });
+      await runInRoot(root.path, COMPRESS, { log, step, binds: { [dir]: "/build" } });
     }),
   );
   return readFileSync(join(entry, "cpio.zst"));
