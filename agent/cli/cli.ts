@@ -1,15 +1,17 @@
+import type { Argv } from "yargs";
 import Yargs from "yargs/browser";
 import type { Platform } from "../platform/port.ts";
 import { version } from "../version.ts";
-import type { Command } from "./command.ts";
+import type { Command, CommandGroup } from "./command.ts";
 import { argv } from "./commands/argv.ts";
 import { devices } from "./commands/devices.ts";
+import { dom0 } from "./commands/dom0.ts";
 import { log } from "./commands/log.ts";
 import { qmp } from "./commands/qmp.ts";
 import { status } from "./commands/status.ts";
 import { xenstore } from "./commands/xenstore.ts";
 
-const commands: readonly Command[] = [status, devices, argv, qmp, xenstore, log];
+const commands: readonly (Command | CommandGroup)[] = [status, devices, argv, qmp, xenstore, log, dom0];
 
 /** Runs the command line; resolves to the process's exit status: 0, 1 for a failure, 2 for bad usage. */
 export async function runCli(platform: Platform, args: readonly string[]): Promise<number> {
@@ -17,7 +19,7 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
   const yargs = Yargs()
     .scriptName("stubdom")
     .usage(
-      "$0 <command> [options]\n\nLooks into the Xen stub domain that it runs in: the small guest that holds the QEMU of an HVM guest.",
+      "$0 <command> [options]\n\nLooks into the Xen stub domain that it runs in: the small guest that holds the QEMU of an HVM guest. In dom0, serves state disks to stub domains.",
     )
     .option("json", { type: "boolean", default: false, global: true, describe: "Print JSON instead of text" })
     .version(version)
@@ -27,17 +29,7 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
     .strict()
     .demandCommand(1, "Name a command; `stubdom --help` lists them.")
     .exitProcess(false);
-  for (const command of commands) {
-    yargs.command(
-      command.usage,
-      command.summary,
-      (own) => command.options?.(own) ?? own,
-      async (parsed) => {
-        const result = await command.run(platform, parsed);
-        if (result !== undefined) console.log(parsed.json ? JSON.stringify(result) : command.render(result));
-      },
-    );
-  }
+  for (const command of commands) offer(yargs, platform, command);
   // yargs reports both its own complaints and a command's failure here, and rejects with it once more.
   yargs.fail((message, error) => {
     if (exitStatus === 0) console.error(`stubdom: ${message ?? error.message}`);
@@ -49,4 +41,23 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
     if (exitStatus === 0) throw error;
   }
   return exitStatus;
+}
+
+function offer(yargs: Argv, platform: Platform, command: Command | CommandGroup): void {
+  if ("commands" in command) {
+    yargs.command(command.name, command.summary, (own) => {
+      for (const member of command.commands) offer(own, platform, member);
+      return own.demandCommand(1, `Name a command; \`stubdom ${command.name} --help\` lists them.`);
+    });
+    return;
+  }
+  yargs.command(
+    command.usage,
+    command.summary,
+    (own) => command.options?.(own) ?? own,
+    async (parsed) => {
+      const result = await command.run(platform, parsed);
+      if (result !== undefined) console.log(parsed.json ? JSON.stringify(result) : command.render(result));
+    },
+  );
 }

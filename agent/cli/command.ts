@@ -14,6 +14,13 @@ export interface Command {
   render(result: unknown): string;
 }
 
+/** Commands behind a common first word. */
+export interface CommandGroup {
+  readonly name: string;
+  readonly summary: string;
+  readonly commands: readonly Command[];
+}
+
 export type Arguments = Readonly<Record<string, unknown>>;
 
 /** Rows with their columns aligned. */

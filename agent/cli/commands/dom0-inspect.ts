@@ -1,0 +1,14 @@
+import { readStateFile } from "../../dom0/state-file.ts";
+import { type Command, fields } from "../command.ts";
+
+export const inspect: Command = {
+  usage: "inspect <file>",
+  summary: "What is in a state file, and is it whole",
+  options: (yargs) =>
+    yargs.positional("file", {
+      type: "string",
+      describe: "State disk, framed stream or bare QEMU state; a file or a block device",
+    }),
+  run: (platform, args) => readStateFile(platform, String(args.file)),
+  render: fields,
+};

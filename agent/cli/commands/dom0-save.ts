@@ -1,0 +1,16 @@
+import { type SavedGuest, saveGuest } from "../../dom0/save-guest.ts";
+import type { Command } from "../command.ts";
+
+export const save: Command = {
+  usage: "save <guest> <file>",
+  summary: "Save the state of a guest's device model alone; the guest is paused meanwhile, then goes on",
+  options: (yargs) =>
+    yargs
+      .positional("guest", { type: "string", describe: "Name or number of the guest, as xl shows it" })
+      .positional("file", { type: "string", describe: "State file to be made" }),
+  run: (platform, args) => saveGuest(platform, String(args.guest), String(args.file)),
+  render(result) {
+    const { domid, file, bytes } = result as SavedGuest;
+    return `domain ${domid}: ${bytes} bytes of device state in ${file}`;
+  },
+};

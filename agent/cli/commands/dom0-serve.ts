@@ -1,0 +1,73 @@
+import { Helper } from "../../dom0/helper.ts";
+import { defaultSettings, type HelperSettings } from "../../dom0/settings.ts";
+import { connectXenstore } from "../../dom0/xenstore.ts";
+import { createLog } from "../../log/log.ts";
+import type { Arguments, Command } from "../command.ts";
+
+export const serve: Command = {
+  usage: "serve",
+  summary: "Attach state disks to stub domains that ask for one; runs until it gets SIGTERM",
+  options: (yargs) =>
+    yargs
+      .option("directory", {
+        type: "string",
+        default: defaultSettings.directory,
+        describe: "Where state disks are kept, as sparse files without a name",
+      })
+      .option("device", {
+        type: "string",
+        array: true,
+        default: [],
+        describe: "A block device (an LVM volume, say) to be used in place of files; may be given again",
+      })
+      .option("limit", {
+        type: "string",
+        default: sizeText(defaultSettings.limit),
+        describe: "Largest state disk of one stub domain",
+      })
+      .option("keep-free", {
+        type: "string",
+        default: sizeText(defaultSettings.keepFree),
+        describe: "What must stay free on the file systems that state is written to",
+      })
+      .option("debug", { type: "boolean", default: false, describe: "Log more" })
+      .example("stubdom dom0 serve --limit 64M", "No stub domain gets more than 64 MiB of disk"),
+  async run(platform, args) {
+    const log = createLog(platform.clock, { write: (line) => console.log(line) });
+    log.configure({ level: args.debug ? "debug" : "info", format: args.json ? "json" : "human" });
+    const xenstore = connectXenstore(platform);
+    await new Promise<void>((resolve, reject) => {
+      const helper = new Helper(platform, xenstore, log, settingsOf(args), reject);
+      platform.processes.onSignals(["SIGTERM", "SIGINT", "SIGHUP"], (signal) => {
+        log.info({}, `${signal}: ending`);
+        helper.stop().then(resolve, reject);
+      });
+      helper.start().catch(reject);
+    });
+    xenstore.close();
+  },
+  render: () => "",
+};
+
+function settingsOf(args: Arguments): HelperSettings {
+  return {
+    ...defaultSettings,
+    directory: String(args.directory),
+    devices: (args.device as readonly unknown[]).map(String),
+    limit: sizeOf("limit", args.limit),
+    keepFree: sizeOf("keep-free", args["keep-free"]),
+  };
+}
+
+const units = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 } as const;
+
+/** `64M` and the like, in bytes. */
+function sizeOf(option: string, value: unknown): number {
+  const found = /^(\d{1,9})([KMG]?)$/.exec(String(value));
+  if (found === null) throw new RangeError(`--${option} ${String(value)}: wanted is a size like 64M`);
+  return Number(found[1]) * units[found[2] as keyof typeof units];
+}
+
+function sizeText(bytes: number): string {
+  return `${bytes / units.M}M`;
+}

@@ -1,0 +1,121 @@
+import { XenbusState } from "../frontends/xenbus.ts";
+import type { Logger } from "../log/logger.ts";
+import { stateDevice } from "../savestate/protocol.ts";
+import { waitFor, type XenstoreClient } from "../xenstore/client.ts";
+import { WaitTimedOut, XenstoreError } from "../xenstore/errors.ts";
+import type { Operations } from "../xenstore/operations.ts";
+
+/** How long both ends of a vbd may take to close, in milliseconds; then the nodes go from under them. */
+const closeDeadline = 5_000;
+
+interface Nodes {
+  readonly front: string;
+  readonly back: string;
+  readonly libxl: string;
+}
+
+function nodesOf(domid: number): Nodes {
+  const { number } = stateDevice;
+  return {
+    front: `/local/domain/${domid}/device/vbd/${number}`,
+    back: `/local/domain/0/backend/vbd/${domid}/${number}`,
+    libxl: `/libxl/${domid}/device/vbd/${number}`,
+  };
+}
+
+/**
+ * Offers a block device of dom0 to a domain as its state disk, with the nodes that libxl writes for
+ * `block-attach` (libxl_disk.c, device_disk_add; xen/include/public/io/blkif.h). `xl block-attach` itself has
+ * no notion of a stub domain: it wants the configuration that libxl keeps for a domain, and a stub domain has
+ * none. With the node under /libxl, libxl takes the disk down together with the domain, helper or no helper.
+ *
+ * No hotplug script is named: `physical-device`, which a script would write, is there from the start.
+ */
+export async function attachDisk(
+  xenstore: XenstoreClient,
+  domid: number,
+  device: { readonly major: number; readonly minor: number },
+  access: "r" | "w",
+): Promise<void> {
+  const { front, back, libxl } = nodesOf(domid);
+  const backend = {
+    frontend: front,
+    "frontend-id": domid,
+    online: 1,
+    removable: 1,
+    bootable: 0,
+    state: XenbusState.Initialising,
+    dev: stateDevice.name,
+    type: "phy",
+    mode: access,
+    "device-type": "disk",
+    "discard-enable": 0,
+    "physical-device": `${device.major.toString(16)}:${device.minor.toString(16)}`,
+  };
+  const frontend = {
+    backend: back,
+    "backend-id": 0,
+    state: XenbusState.Initialising,
+    "virtual-device": stateDevice.number,
+    "device-type": "disk",
+  };
+  await xenstore.transaction(async (tx) => {
+    await tx.mkdir(libxl);
+    await writeAll(tx, libxl, { frontend: front, backend: back, device: stateDevice.number });
+    await tx.mkdir(front);
+    await tx.setPermissions(front, [
+      { domid, access: "none" },
+      { domid: 0, access: "read" },
+    ]);
+    await tx.mkdir(back);
+    await tx.setPermissions(back, [
+      { domid: 0, access: "none" },
+      { domid, access: "read" },
+    ]);
+    await writeAll(tx, front, frontend);
+    await writeAll(tx, back, backend);
+  });
+}
+
+/**
+ * Takes the state disk away: asks both ends to close, waits, and removes the nodes. A frontend that does not
+ * close, because its domain is hostile or gone, does not keep it. Does nothing where there is no disk.
+ */
+export async function detachDisk(xenstore: XenstoreClient, domid: number, log: Logger): Promise<void> {
+  const { front, back, libxl } = nodesOf(domid);
+  const state = `${back}/state`;
+  const closed = String(XenbusState.Closed);
+  if ((await xenstore.tryReadText(state)) !== undefined) {
+    await xenstore.transaction(async (tx) => {
+      const now = await tx.tryReadText(state);
+      if (now === undefined || now === closed) return;
+      await tx.write(`${back}/online`, "0");
+      await tx.write(state, String(XenbusState.Closing));
+    });
+    try {
+      await waitFor(xenstore, state, (now) => now === undefined || now === closed, closeDeadline);
+    } catch (error) {
+      if (!(error instanceof WaitTimedOut)) throw error;
+      log.warn({ domid }, `domain ${domid} does not let go of its state disk: it is taken away`);
+    }
+  }
+  await Promise.all([front, back, libxl].map((node) => removeIfThere(xenstore, node)));
+  const parent = back.slice(0, back.lastIndexOf("/"));
+  const others = await xenstore.tryDirectory(parent);
+  if (others.length === 0) await removeIfThere(xenstore, parent);
+}
+
+export async function removeIfThere(xenstore: Operations, node: string): Promise<void> {
+  try {
+    await xenstore.remove(node);
+  } catch (error) {
+    // With the domain, its whole tree may go at any moment.
+    if (!(error instanceof XenstoreError && error.code === "ENOENT")) throw error;
+  }
+}
+
+async function writeAll(tx: Operations, path: string, values: Readonly<Record<string, string | number>>) {
+  await Promise.all(
+    Object.entries(values).map(([name, value]) => tx.write(`${path}/${name}`, String(value))),
+  );
+}

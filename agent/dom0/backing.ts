@@ -1,0 +1,176 @@
+import type { Platform } from "../platform/port.ts";
+import { DescriptorStore } from "../savestate/descriptor-store.ts";
+import { StateSpaceError, TransferError } from "../savestate/errors.ts";
+import { blockSize, firstExtent } from "../savestate/format.ts";
+import type { HelperSettings } from "./settings.ts";
+
+/** What a state disk is kept on, and the block device that a backend can offer. */
+export interface Backing {
+  readonly store: DescriptorStore;
+  readonly major: number;
+  readonly minor: number;
+  /** In bytes, as far as it goes now. */
+  readonly size: number;
+  /** @returns the size then. @throws StateSpaceError */
+  grow(bytes: number): number;
+  /** Idempotent. Nothing of it is left, once its last user has closed it too. */
+  close(): void;
+}
+
+const mebibyte = 1024 * 1024;
+/** A new file's size: sparse, so it costs nothing, and most states never need more. */
+const firstSize = 16 * mebibyte;
+
+/** Makes backings, and keeps all of them together within what the settings allow. */
+export class BackingPool {
+  readonly #files = new Set<FileBacking>();
+  readonly #busyDevices = new Set<string>();
+
+  constructor(
+    private readonly platform: Platform,
+    private readonly settings: HelperSettings,
+  ) {}
+
+  /** @throws StateSpaceError, SystemError */
+  make(bytes: number): Backing {
+    return this.settings.devices.length > 0 ? this.#device(bytes) : this.#file(bytes);
+  }
+
+  #file(bytes: number): Backing {
+    const { platform, settings } = this;
+    const backing = new FileBacking(platform, settings.directory, (wanted, had) =>
+      this.#granted(wanted, had),
+    );
+    this.#files.add(backing);
+    backing.closed = () => void this.#files.delete(backing);
+    try {
+      backing.grow(Math.max(bytes, Math.min(firstSize, settings.limit)));
+      backing.attachLoop();
+      return backing;
+    } catch (error) {
+      backing.close();
+      throw error;
+    }
+  }
+
+  /**
+   * The size for a file that must have `wanted` bytes: twice that, to be asked less often, within the limits.
+   * A sparse file's missing blocks count as taken, so that all of them can be filled at once.
+   */
+  #granted(wanted: number, had: number): number {
+    const { directory, limit, keepFree } = this.settings;
+    if (wanted > limit) {
+      throw new StateSpaceError(`${wanted} bytes are needed, the limit for one stub domain is ${limit}`);
+    }
+    const taken = [...this.#files].reduce((sum, file) => sum + file.size, 0) - had;
+    const left = this.platform.storage.freeSpace(directory) - keepFree - taken;
+    if (wanted > left) {
+      throw new StateSpaceError(
+        `${wanted} bytes are needed, ${directory} has ${Math.max(0, left)} left for state`,
+      );
+    }
+    const generous = Math.min(2 * wanted, limit, left);
+    return Math.max(wanted, Math.floor(generous / mebibyte) * mebibyte);
+  }
+
+  #device(bytes: number): Backing {
+    const path = this.settings.devices.find((device) => !this.#busyDevices.has(device));
+    if (path === undefined) throw new StateSpaceError("every block device for state is in use");
+    const backing = new DeviceBacking(this.platform, path, () => void this.#busyDevices.delete(path));
+    this.#busyDevices.add(path);
+    if (backing.size >= Math.max(bytes, firstExtent + 2 * blockSize)) return backing;
+    backing.close();
+    throw new StateSpaceError(`${path} has ${backing.size} bytes, ${bytes} are needed`);
+  }
+}
+
+/** A nameless file behind a loop device that goes with its last user: a killed helper leaves neither. */
+class FileBacking implements Backing {
+  readonly store: DescriptorStore;
+  closed: () => void = () => {};
+  #loop: { readonly fd: number; readonly major: number; readonly minor: number } | undefined;
+  #size = 0;
+  #open = true;
+
+  constructor(
+    private readonly platform: Platform,
+    directory: string,
+    private readonly granted: (wanted: number, had: number) => number,
+  ) {
+    const fd = platform.storage.openTemporary(directory);
+    this.store = new DescriptorStore(platform, fd, async (bytes) => void this.grow(bytes));
+  }
+
+  get major(): number {
+    return this.#loop?.major ?? 0;
+  }
+
+  get minor(): number {
+    return this.#loop?.minor ?? 0;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  attachLoop(): void {
+    this.#loop = this.platform.storage.attachLoop(this.store.fd, false);
+  }
+
+  grow(bytes: number): number {
+    if (bytes <= this.#size) return this.#size;
+    const size = Math.ceil(this.granted(bytes, this.#size) / blockSize) * blockSize;
+    this.platform.storage.truncate(this.store.fd, size);
+    this.#size = size;
+    if (this.#loop !== undefined) this.platform.storage.resizeLoop(this.#loop.fd);
+    return size;
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    if (this.#loop !== undefined) this.platform.descriptors.close(this.#loop.fd);
+    this.store.close();
+    this.closed();
+  }
+}
+
+/** A block device that somebody set aside, an LVM volume perhaps. Its size is its size. */
+class DeviceBacking implements Backing {
+  readonly store: DescriptorStore;
+  readonly major: number;
+  readonly minor: number;
+  readonly size: number;
+  #open = true;
+
+  constructor(
+    platform: Platform,
+    private readonly path: string,
+    private readonly closed: () => void,
+  ) {
+    // Direct: the backend writes past the page cache, which would show what was there before.
+    const fd = platform.descriptors.open(path, { access: "read-write", direct: true });
+    try {
+      const { major, minor } = platform.storage.deviceNumber(fd);
+      this.major = major;
+      this.minor = minor;
+    } catch (error) {
+      platform.descriptors.close(fd);
+      throw new TransferError(`${path}: ${String(error)}; name a block device`);
+    }
+    this.store = new DescriptorStore(platform, fd);
+    this.size = this.store.size;
+  }
+
+  grow(bytes: number): number {
+    if (bytes <= this.size) return this.size;
+    throw new StateSpaceError(`${bytes} bytes are needed, ${this.path} has ${this.size}`);
+  }
+
+  close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.store.close();
+    this.closed();
+  }
+}

@@ -1,0 +1,138 @@
+import type { Logger } from "../log/logger.ts";
+import type { Platform } from "../platform/port.ts";
+import { helperHome } from "../savestate/protocol.ts";
+import { version } from "../version.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
+import { removeIfThere } from "./attachment.ts";
+import { BackingPool } from "./backing.ts";
+import { ClientWatch } from "./client-watch.ts";
+import { type HelperContext, serves } from "./session.ts";
+import { type HelperSettings, unfinishedSave } from "./settings.ts";
+
+/** Another helper runs; two would fight over the same disks. */
+export class HelperRunning extends Error {
+  override readonly name = "HelperRunning";
+}
+
+export function lockPath(settings: HelperSettings): string {
+  return `${settings.directory}/lock`;
+}
+
+/**
+ * The helper in dom0: knows every stub domain from its start to its end and serves each through a
+ * {@link ClientWatch}.
+ */
+export class Helper {
+  readonly #context: HelperContext;
+  /** Every domain but dom0; a client once it has turned out to be a stub domain. */
+  readonly #domains = new Map<number, { client?: ClientWatch; stop: () => void }>();
+  #rescan: Promise<void> = Promise.resolve();
+  #stopping = false;
+
+  constructor(
+    platform: Platform,
+    private readonly xenstore: XenstoreClient,
+    private readonly log: Logger,
+    private readonly settings: HelperSettings,
+    private readonly lost: (error: unknown) => void,
+  ) {
+    this.#context = { platform, xenstore, log, settings, pool: new BackingPool(platform, settings) };
+  }
+
+  get clients(): readonly ClientWatch[] {
+    return [...this.#domains.values()].flatMap(({ client }) => client ?? []);
+  }
+
+  /** @throws HelperRunning, SystemError, XenstoreFailure */
+  async start(): Promise<void> {
+    const { platform } = this.#context;
+    this.#takeLock();
+    for (const name of platform.files.readDirectory(this.settings.xenDirectory)) {
+      if (!unfinishedSave.test(name)) continue;
+      this.log.info({}, `${name}: left by a helper that was ended in the middle, removed`);
+      platform.files.remove(`${this.settings.xenDirectory}/${name}`);
+    }
+    await this.xenstore.write(helperHome, version);
+    await this.xenstore.setPermissions(helperHome, [{ domid: 0, access: "none" }]);
+    await this.#removeStale();
+    const look = () => {
+      this.#rescan = this.#rescan.then(() => this.#scan()).catch(this.lost);
+    };
+    await this.xenstore.watch("@introduceDomain", look, this.lost);
+    await this.xenstore.watch("@releaseDomain", look, this.lost);
+    await this.#rescan;
+    this.log.info(
+      { settings: this.settings },
+      `stubdom ${version} serves state disks from ${this.settings.directory}`,
+    );
+  }
+
+  /** Gives everything back. Idempotent. */
+  async stop(): Promise<void> {
+    if (this.#stopping) return;
+    this.#stopping = true;
+    await this.#rescan;
+    await Promise.all([...this.#domains.keys()].map((domid) => this.#forget(domid)));
+    await removeIfThere(this.xenstore, helperHome);
+  }
+
+  /** The lock is kept by the open descriptor, and so until this process ends, however it does. */
+  #takeLock(): void {
+    const { descriptors, files, storage } = this.#context.platform;
+    const { directory } = this.settings;
+    if (!files.exists(directory)) files.makeDirectory(directory);
+    const fd = descriptors.open(lockPath(this.settings), { access: "write", create: true });
+    if (!storage.tryLock(fd)) throw new HelperRunning(`another helper holds ${lockPath(this.settings)}`);
+  }
+
+  async #removeStale(): Promise<void> {
+    const alive = new Set(await this.xenstore.directory("/local/domain"));
+    const known = await this.xenstore.tryDirectory(helperHome);
+    for (const name of known)
+      if (!alive.has(name)) await removeIfThere(this.xenstore, `${helperHome}/${name}`);
+  }
+
+  async #scan(): Promise<void> {
+    if (this.#stopping) return;
+    const names = await this.xenstore.directory("/local/domain");
+    const present = new Set(names.map(Number).filter((domid) => Number.isInteger(domid) && domid > 0));
+    for (const domid of [...this.#domains.keys()]) if (!present.has(domid)) void this.#forget(domid);
+    for (const domid of present) if (!this.#domains.has(domid)) await this.#meet(domid);
+  }
+
+  /**
+   * Waits, for as long as the domain lives, until the toolstack names a target for it. It does so after the
+   * domain was announced, and only dom0 can write that node: a watch on it costs nothing.
+   */
+  async #meet(domid: number): Promise<void> {
+    const domain: { client?: ClientWatch; stop: () => void } = { stop: () => {} };
+    this.#domains.set(domid, domain);
+    const node = `/local/domain/${domid}/target`;
+    const look = async () => {
+      const text = await this.xenstore.tryReadText(node);
+      if (text === undefined || !/^\d{1,5}$/.test(text) || domain.client !== undefined) return;
+      const target = Number(text);
+      if (this.#domains.get(domid) !== domain || !(await serves(this.xenstore, domid, target))) return;
+      if (domain.client !== undefined) return;
+      domain.client = new ClientWatch(this.#context, domid, target);
+      domain.stop();
+      await domain.client.start();
+      this.log.info({}, `domain ${domid}: stub domain of domain ${target}`);
+    };
+    const fault = (error: unknown) => this.log.error({}, `domain ${domid}: ${String(error)}`);
+    const watch = await this.xenstore.watch(node, () => void look().catch(fault));
+    domain.stop = () => void watch.stop().catch(() => {});
+  }
+
+  async #forget(domid: number): Promise<void> {
+    const domain = this.#domains.get(domid);
+    this.#domains.delete(domid);
+    if (domain === undefined) return;
+    domain.stop();
+    try {
+      await domain.client?.stop();
+    } catch (error) {
+      this.log.error({}, `domain ${domid}: ${String(error)}`);
+    }
+  }
+}

@@ -1,0 +1,106 @@
+import { Children } from "../init/children.ts";
+import { type Logger, silentLogger } from "../log/logger.ts";
+import type { Platform } from "../platform/port.ts";
+import { DescriptorStream } from "../platform/stream.ts";
+import { QmpClient } from "../qmp/client.ts";
+import { isJsonObject } from "../qmp/framing.ts";
+import { guestUuid } from "../savestate/context.ts";
+import { TransferError } from "../savestate/errors.ts";
+import { defaultSettings, savePath } from "./settings.ts";
+import { readStateFile, writeStateFile } from "./state-file.ts";
+import { connectXenstore, findDomain } from "./xenstore.ts";
+
+const greetingDeadline = 10_000;
+const saveDeadline = 600_000;
+
+export interface SavedGuest {
+  readonly domid: number;
+  readonly file: string;
+  /** Bytes of QEMU's state. */
+  readonly bytes: number;
+}
+
+/**
+ * Saves the state of a guest's device model alone, into a state file: the guest is paused meanwhile and goes
+ * on afterwards, whatever happens. What QEMU runs in, a stub domain or dom0, makes no difference.
+ */
+export async function saveGuest(platform: Platform, guest: string, file: string): Promise<SavedGuest> {
+  const xenstore = connectXenstore(platform);
+  try {
+    const domid = await findDomain(xenstore, guest);
+    const uuid = await guestUuid(xenstore, domid);
+    const toolstack = new Toolstack(platform);
+    await toolstack.xl("pause", String(domid));
+    try {
+      return { domid, file, bytes: await saveDevices(platform, silentLogger, domid, uuid, file) };
+    } finally {
+      await toolstack.xl("unpause", String(domid));
+    }
+  } finally {
+    xenstore.close();
+  }
+}
+
+async function saveDevices(
+  platform: Platform,
+  log: Logger,
+  domid: number,
+  uuid: string,
+  file: string,
+): Promise<number> {
+  const socket = `/run/xen/qmp-libxl-${domid}`;
+  const stream = new DescriptorStream(platform.descriptors, platform.sockets.connectUnix(socket), socket);
+  const qmp = new QmpClient(stream, { clock: platform.clock, log });
+  const raw = savePath(defaultSettings, domid);
+  try {
+    await qmp.handshake(greetingDeadline);
+    const qemuVersion = versionText(await qmp.execute("query-version"));
+    await qmp.execute("stop");
+    try {
+      await qmp.execute("xen-save-devices-state", { filename: raw, live: false }, saveDeadline);
+    } finally {
+      await qmp.execute("cont");
+    }
+    return await writeStateFile(platform, file, { uuid, qemuVersion }, async (writer) => {
+      const report = await readStateFile(platform, raw, (part) => writer.append(part));
+      if (report.whole === false) throw new TransferError(report.fault ?? "the state is not whole");
+    });
+  } finally {
+    qmp.close();
+    if (platform.files.exists(raw)) platform.files.remove(raw);
+  }
+}
+
+function versionText(answer: unknown): string {
+  const { qemu } = (answer ?? {}) as { qemu?: { major?: unknown; minor?: unknown; micro?: unknown } };
+  return qemu !== undefined && isJsonObject(qemu as never)
+    ? [qemu.major, qemu.minor, qemu.micro].map(String).join(".")
+    : "";
+}
+
+/** Runs `xl`, wherever the distribution put it. */
+class Toolstack {
+  readonly #children: Children;
+  readonly #program: string;
+
+  constructor(private readonly platform: Platform) {
+    const program = ["/usr/sbin/xl", "/sbin/xl", "/usr/bin/xl"].find((path) => platform.files.exists(path));
+    if (program === undefined)
+      throw new TransferError("no xl in dom0: this command pauses the guest with it");
+    this.#program = program;
+    this.#children = new Children(platform.processes);
+    platform.processes.onSignals(["SIGCHLD"], () => this.#children.reapAll());
+  }
+
+  async xl(...args: readonly string[]): Promise<void> {
+    const pid = this.platform.processes.spawn({
+      argv: [this.#program, ...args],
+      env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+      descriptors: [null, 1, 2],
+    });
+    const { code, signal } = await new Promise<{ code: number | null; signal: string | null }>((resolve) =>
+      this.#children.onExit(pid, resolve),
+    );
+    if (code !== 0) throw new TransferError(`xl ${args.join(" ")}: exit status ${code ?? signal}`);
+  }
+}

@@ -1,0 +1,150 @@
+import type { Platform } from "../platform/port.ts";
+import type { DescriptorStore } from "../savestate/descriptor-store.ts";
+import { DiskWriter, isRawQemu, openDisk, type StateMeta } from "../savestate/disk.ts";
+import { StateFormatError, StateSpaceError, TransferError } from "../savestate/errors.ts";
+import { ExtentReader } from "../savestate/extent.ts";
+import { pieceAt } from "../savestate/format.ts";
+import { type HelperSettings, resumePath, savePath, unfinishedSavePath } from "./settings.ts";
+
+/** Bytes that are read or copied at a time. */
+const step = 256 * 1024;
+
+/**
+ * Verifies the state on a disk and puts what QEMU wrote where libxl reads it, under its final name only when
+ * all of it is there. Each part is verified in memory and written from there, so that what lies on the disk
+ * cannot change in between.
+ *
+ * @param promised length that the stub domain told
+ * @returns bytes of the state
+ * @throws StateError, SystemError; nothing is left then
+ */
+export async function placeState(
+  platform: Platform,
+  settings: HelperSettings,
+  store: DescriptorStore,
+  target: number,
+  promised: number,
+): Promise<number> {
+  const { descriptors, files, storage } = platform;
+  const reader = await openDisk(store, storage.hash);
+  const left = storage.freeSpace(settings.xenDirectory) - settings.keepFree;
+  if (reader.anchor.size > left) {
+    throw new StateSpaceError(
+      `${settings.xenDirectory} has ${Math.max(0, left)} bytes left for ${reader.anchor.size}`,
+    );
+  }
+  const unfinished = unfinishedSavePath(settings, target);
+  removeFile(platform, unfinished);
+  const fd = storage.openNoFollow(unfinished, {
+    access: "write",
+    create: true,
+    exclusive: true,
+    mode: 0o600,
+  });
+  let open = true;
+  try {
+    let position = 0;
+    const { commit } = await reader.read(async (part) => {
+      await storage.writeAt(fd, part, position);
+      position += part.length;
+    });
+    if (commit.length !== promised) {
+      throw new TransferError(`the stub domain told of ${promised} bytes, the disk holds ${commit.length}`);
+    }
+    open = false;
+    descriptors.close(fd);
+    files.rename(unfinished, savePath(settings, target));
+    return commit.length;
+  } catch (error) {
+    if (open) descriptors.close(fd);
+    removeFile(platform, unfinished);
+    throw error;
+  }
+}
+
+/**
+ * Puts the state that libxl has received for a guest onto a disk, framed. Takes QEMU's bare state, and what a
+ * stub domain framed for its console.
+ *
+ * @param makeStore makes the disk, when the size of what will be on it is known
+ * @returns bytes of the state
+ */
+export async function loadState(
+  platform: Platform,
+  settings: HelperSettings,
+  target: number,
+  uuid: string,
+  makeStore: (bytes: number) => DescriptorStore,
+): Promise<number> {
+  const { descriptors, storage, files } = platform;
+  const path = resumePath(settings, target);
+  const fd = storage.openNoFollow(path, { access: "read", nonBlocking: true });
+  try {
+    if (files.status(path).kind !== "file") throw new TransferError(`${path} is no plain file`);
+    const size = descriptors.size(fd);
+    if (size > settings.limit) {
+      throw new StateSpaceError(
+        `${path} has ${size} bytes, the limit for one stub domain is ${settings.limit}`,
+      );
+    }
+    const input = new FileInput(platform, fd);
+    const start = await input.peek();
+    const store = makeStore(size);
+    if (isRawQemu(start)) {
+      const writer = await DiskWriter.begin(store, { uuid, qemuVersion: "" }, storage.hash);
+      for (let count = await input.take(writer.room); count > 0; count = await input.take(writer.room)) {
+        await writer.filled(count);
+      }
+      return (await writer.commit()).commit.length;
+    }
+    if (pieceAt(start) === "header") return await reframe(platform, input, store, uuid);
+    const fault = size === 0 ? "incomplete" : "foreign";
+    throw new StateFormatError(fault, 0, `${path} holds neither QEMU's state nor a framed one`);
+  } finally {
+    descriptors.close(fd);
+  }
+}
+
+async function reframe(
+  platform: Platform,
+  input: FileInput,
+  store: DescriptorStore,
+  uuid: string,
+): Promise<number> {
+  const { hash, buffer } = platform.storage;
+  const extent = new ExtentReader(input, 0, hash, buffer);
+  const header = await extent.header();
+  const meta: StateMeta = { uuid, qemuVersion: header.qemuVersion };
+  const writer = await DiskWriter.begin(store, meta, hash);
+  for (let part = await extent.next(); ; part = await extent.next()) {
+    if (part instanceof Uint8Array) await writer.append(part);
+    else return (await writer.commit()).commit.length;
+  }
+}
+
+/** A file from its start to its end. */
+export class FileInput {
+  #position = 0;
+
+  constructor(
+    private readonly platform: Platform,
+    private readonly fd: number,
+  ) {}
+
+  /** The first bytes, without taking them. */
+  async peek(): Promise<Uint8Array> {
+    const start = new Uint8Array(16);
+    return start.subarray(0, await this.platform.storage.readAt(this.fd, start, this.#position));
+  }
+
+  async take(into: Uint8Array): Promise<number> {
+    const count = await this.platform.storage.readAt(this.fd, into.subarray(0, step), this.#position);
+    this.#position += count;
+    if (count < Math.min(into.length, step)) return count;
+    return count === into.length ? count : count + (await this.take(into.subarray(count)));
+  }
+}
+
+function removeFile({ files }: Platform, path: string): void {
+  if (files.exists(path)) files.remove(path);
+}
