@@ -1,0 +1,110 @@
+/**
+ * The C module under the address and undefined-behaviour sanitizers, with leak detection:
+ *
+ *     tsx test/native/run.ts [TEXT]
+ *
+ * Compiles `bundler/native/` with the suite beside this file in the Debian root that the agent is built in
+ * and runs each test (whose name contains TEXT) as a process of its own: a crash or a leak is the failure of
+ * one test, and its report is shown.
+ */
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+import { runInRoot } from "../../bundler/debian.ts";
+import { PROJECT } from "../../bundler/paths.ts";
+import { progress } from "../../bundler/progress.ts";
+import { buildRoot } from "../../bundler/root.ts";
+
+const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+
+const COMPILE = `
+cd /build
+qjsc -c -m -M stubdom-native -M test-native -N stubdom_bundle -o bundle.c /recipe/bundle.js
+gcc -c -o bundle.o bundle.c
+for file in /recipe/*.c; do
+  gcc -std=gnu17 -Wall -Wextra -Werror -Og -g -D_GNU_SOURCE -fPIE -fno-omit-frame-pointer \\
+    -fsanitize=address,undefined -fno-sanitize-recover=all -I/recipe -c -o "$(basename "$file" .c).o" "$file"
+done
+gcc -pie -fsanitize=address,undefined -Wl,--wrap=js_init_module_stubdom_native -o suite *.o \\
+  /usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a -lm -lpthread
+./suite >names
+`;
+
+/**
+ * In namespaces of their own: tests make TAP devices and mounts, send signals, and end. The /tmp of each is
+ * the root's tmpfs; a test that hangs is ended after a minute.
+ */
+const RUN = `
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:exitcode=99
+export UBSAN_OPTIONS=print_stacktrace=1
+mkdir -p /build/results
+unshare --net --pid --fork --kill-child --mount-proc sh -eu -c '
+  ip link set lo up 2>/dev/null || true
+  for number in $(cat /build/chosen); do
+    status=0
+    timeout 60 /build/suite "$number" >"/build/results/$number.log" 2>&1 </dev/null || status=$?
+    echo "$status" >"/build/results/$number.status"
+  done'
+`;
+
+async function bundle(): Promise<string> {
+  const result = await build({
+    entryPoints: [here("main.ts")],
+    absWorkingDir: PROJECT,
+    bundle: true,
+    write: false,
+    format: "esm",
+    platform: "neutral",
+    external: ["stubdom-native", "test-native"],
+    target: "es2023",
+    logLevel: "silent",
+  });
+  return result.outputFiles[0]?.text ?? "";
+}
+
+function lines(path: string): string[] {
+  return readFileSync(path, "utf8").split("\n").filter(Boolean);
+}
+
+async function main(wanted: string): Promise<number> {
+  const root = await buildRoot();
+  const scratch = mkdtempSync(join(tmpdir(), "native-tests-"));
+  try {
+    const [recipe, output] = [join(scratch, "recipe"), join(scratch, "build")];
+    mkdirSync(recipe);
+    mkdirSync(output);
+    writeFileSync(join(recipe, "bundle.js"), await bundle());
+    const native = join(PROJECT, "bundler/native");
+    for (const name of readdirSync(native).filter((name) => /\.[ch]$/.test(name)))
+      writeFileSync(join(recipe, name), readFileSync(join(native, name)));
+    writeFileSync(join(recipe, "helpers.c"), readFileSync(here("helpers.c")));
+    const inside = { log: join(scratch, "log"), binds: { [recipe]: "/recipe", [output]: "/build" } };
+
+    await progress.step("native tests: compile with sanitizers", (step) =>
+      runInRoot(root.path, COMPILE, { ...inside, step }),
+    );
+    const names = lines(join(output, "names"));
+    const chosen = [...names.keys()].filter((number) => names[number]?.includes(wanted));
+    writeFileSync(join(output, "chosen"), chosen.join("\n"));
+    await progress.step(`native tests: run ${chosen.length}`, (step) =>
+      runInRoot(root.path, RUN, { ...inside, step }),
+    );
+    let failed = 0;
+    for (const number of chosen) {
+      const [status] = lines(join(output, "results", `${number}.status`));
+      if (status === "0") continue;
+      failed++;
+      const why = status === "124" ? "did not end within a minute" : `exit status ${status}`;
+      const log = readFileSync(join(output, "results", `${number}.log`), "utf8").trimEnd();
+      console.log(`FAILED ${names[number]} (${why})\n${log.replaceAll(/^/gm, "    ")}\n`);
+    }
+    console.log(`${chosen.length - failed} passed, ${failed} failed`);
+    return failed === 0 && chosen.length > 0 ? 0 : 1;
+  } finally {
+    rmSync(scratch, { recursive: true });
+  }
+}
+
+process.exitCode = await main(process.argv[2] ?? "");
