@@ -1,3 +1,4 @@
+import type { ScreenCounters } from "../screen/counters.ts";
 import type { PhaseName, PhaseTime } from "./phases.ts";
 
 /** What `stubdom status` shows. */
@@ -10,6 +11,8 @@ export interface StubdomStatus {
   readonly qemu: { readonly pid?: number; readonly peakKib?: number };
   /** KiB. */
   readonly memory: { readonly total: number; readonly available: number; readonly least: number };
+  /** The guest's screen in dom0, where there is one. */
+  readonly screen?: { readonly shown: string; readonly counters: ScreenCounters };
   readonly error: string | undefined;
 }
 

@@ -15,6 +15,10 @@ import { QemuSupervisor } from "../qemu/supervisor.ts";
 import type { QmpEvent } from "../qmp/client.ts";
 import { isJsonObject, type JsonObject } from "../qmp/framing.ts";
 import { serveVchan } from "../qmp/vchan.ts";
+import type { StateContext } from "../savestate/context.ts";
+import { type Incoming, openIncoming } from "../savestate/restore.ts";
+import { StateSaver } from "../savestate/save.ts";
+import { Screen, screenArguments } from "../screen/screen.ts";
 import { version } from "../version.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
 import { Children } from "./children.ts";
@@ -54,6 +58,7 @@ export class Stubdom {
   #frontends: readonly Frontend[] = [];
   readonly #outcomes = new Map<Frontend, FrontendOutcome>();
   #joints: readonly Joint[] = [];
+  #screen: Screen | undefined;
   #qemu: QemuSupervisor | undefined;
   #error: string | undefined;
   #ending = false;
@@ -110,10 +115,15 @@ export class Stubdom {
 
     this.#phases.enter("qemu-start");
     this.#memory.look();
-    const qemu = this.#startQemu(dm, config);
+    const state: StateContext = { platform, xenstore: store, log, ...identity };
+    const incoming = dm.restoring ? await openIncoming(state) : undefined;
+    const qemu = this.#startQemu(dm, config, incoming);
     this.#qemu = qemu;
     this.#report.write("qemu/pid", qemu.pid);
     log.info({ pid: qemu.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
+
+    // A state that turns out to be wrong ends everything: the guest must not run on a part of it.
+    incoming?.feed().catch((error: unknown) => this.fail(error));
 
     this.#phases.enter("qemu-answers");
     await qemu.ready(config.qemuDeadline, config.lateNotice, () =>
@@ -134,12 +144,14 @@ export class Stubdom {
           ["ring-ref", "event-channel"].map((node) => store.remove(`${home}/qmp-vchan/${node}`)),
         );
       },
+      takeOver: new Map([["xen-save-devices-state", new StateSaver(state, qemu.qmp).handler]]),
       connect: () => {
         this.#memory.look();
         const fd = platform.sockets.connectUnix(toolstackSocket);
         return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
       },
     });
+    this.#showScreen(store);
     this.#memory.look();
     const [first, last] = [this.#phases.times[0], this.#phases.times.at(-1)];
     log.info(
@@ -204,7 +216,7 @@ export class Stubdom {
   }
 
   /** QEMU's monitors, its TAP devices and its process. */
-  #startQemu(dm: DmArguments, config: Config): QemuSupervisor {
+  #startQemu(dm: DmArguments, config: Config, incoming: Incoming | undefined): QemuSupervisor {
     const { platform, log } = this;
     const [ours, theirs] = platform.sockets.socketPair();
     const listener = platform.sockets.listenUnix(toolstackSocket);
@@ -213,13 +225,17 @@ export class Stubdom {
       [toolstackMonitor, listener],
       ...this.#joints.map(({ descriptor }, i) => [firstTap + i, descriptor] as const),
     ]);
+    const stateNumber = firstTap + this.#joints.length;
+    if (incoming !== undefined) descriptors.set(stateNumber, incoming.descriptor);
     const { argv, notes } = qemuCommandLine(dm, {
       program,
       agentMonitor,
       toolstackMonitor,
       // joinAll keeps the order of the NICs.
       taps: new Map(dm.nics.map(({ netdev }, i) => [netdev, firstTap + i])),
+      ...(this.#hasScreen && { screen: screenArguments }),
       config,
+      ...(incoming !== undefined && { incoming: `fd:${stateNumber}` }),
     });
     for (const note of notes) log.info({}, note);
     this.#commandLine = argv;
@@ -236,6 +252,24 @@ export class Stubdom {
     return qemu;
   }
 
+  get #hasScreen(): boolean {
+    return this.#frontends.some(({ kind }) => kind === "vfb");
+  }
+
+  /** The guest runs without; so nothing waits for it, and dom0 may offer it late. */
+  #showScreen(store: XenstoreClient): void {
+    const framebuffer = this.#frontends.find(({ kind }) => kind === "vfb");
+    if (framebuffer === undefined) return;
+    const keyboards = this.#frontends.filter(({ kind }) => kind === "vkbd");
+    this.#screen = new Screen({
+      platform: this.platform,
+      store,
+      log: this.log,
+      framebuffer,
+      keyboards,
+    });
+  }
+
   #happened({ name, data }: QmpEvent): void {
     this.log.debug({}, `QEMU event ${name} ${JSON.stringify(data)}`);
     this.#memory.look();
@@ -243,6 +277,7 @@ export class Stubdom {
 
   async #qemuEnded(ended: QemuEnded): Promise<void> {
     const { code, signal } = ended.status;
+    this.#screen?.stop();
     this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
     if (this.#ending) return;
     if (code !== 0) return this.fail(ended);
@@ -333,6 +368,9 @@ export class Stubdom {
       phases: this.#phases.times,
       qemu: { ...(pid !== undefined && { pid }), ...(peak !== undefined && { peakKib: peak }) },
       memory: this.#memory.look(),
+      ...(this.#screen && {
+        screen: { shown: this.#screen.summary, counters: this.#screen.counters },
+      }),
       error: this.#error,
     };
   }

@@ -15,6 +15,8 @@ export interface LaunchFacts {
   readonly taps: ReadonlyMap<string, number>;
   /** Where QEMU's state comes from, as `-incoming` takes it; needed when restoring. */
   readonly incoming?: string;
+  /** What has QEMU serve its screen to the agent; given when dom0 shows one (vnc=1). */
+  readonly screen?: readonly string[];
   readonly config: Pick<Config, "diskCache" | "diskAio" | "sandbox">;
 }
 
@@ -42,6 +44,8 @@ export interface QemuCommandLine {
  *   -xen-domid-restrict       QEMU would not write its state to xenstore, for which libxl waits, and the
  *                             hypervisor restricts a stub domain already
  *   -daemonize                PID 1 must see QEMU end
+ *   -k                        with a screen: the agent sends keys, not what is written on them, and a layout
+ *                             makes QEMU ignore those; dom0's VNC server, which has got it too, needs it
  * refused
  *   -kernel, -initrd          files of dom0, out of reach
  *   -xen-attach               not the QEMU of an HVM guest
@@ -49,6 +53,8 @@ export interface QemuCommandLine {
  *   -sandbox                  first, unless device_model_args has one
  *   -nodefaults -no-user-config   when missing
  *   -audio none               unless some -audio or -audiodev: QEMU 10 starts no sound device without
+ *   -vnc                      when dom0 shows the screen, of which the agent is the only viewer; libxl's
+ *                             -display none stays
  *   -chardev, -mon            two QMP monitors, on descriptors: nothing to race for in the file system
  */
 
@@ -77,6 +83,8 @@ const rules: Readonly<Record<string, Rule>> = {
       : null,
   "xen-domid-restrict": leftOut("the hypervisor restricts a stub domain to its target"),
   daemonize: leftOut("QEMU runs under the stub domain's PID 1"),
+  k: (option, build) =>
+    build.facts.screen ? leftOut("dom0's VNC server has the layout")(option, build) : null,
   kernel: refused("direct kernel boot reads a file of dom0, which a stub domain cannot", "boot from a disk"),
   initrd: refused("direct kernel boot reads a file of dom0, which a stub domain cannot", "boot from a disk"),
   "xen-attach": refused("is for the QEMU of a PV guest", 'a stub domain serves guests of type="hvm" only'),
@@ -102,6 +110,7 @@ export function qemuCommandLine(dm: DmArguments, facts: LaunchFacts): QemuComman
   });
   const after = [
     ...(has("audio", "audiodev") ? [] : ["-audio", "none"]),
+    ...(facts.screen ?? []),
     ...monitor("stubdom-agent", `fd=${facts.agentMonitor}`),
     ...monitor("stubdom-toolstack", `fd=${facts.toolstackMonitor},server=on,wait=off`),
   ];

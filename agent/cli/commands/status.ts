@@ -19,7 +19,14 @@ export const status: Command = {
         s.qemu.pid === undefined ? "not running" : `pid ${s.qemu.pid}, peak ${s.qemu.peakKib ?? "?"} KiB`,
       ],
       ["memory", `${s.memory.available} of ${s.memory.total} KiB available, least ${s.memory.least} KiB`],
+      ...(s.screen === undefined ? [] : [["screen", screenLine(s.screen)] as const]),
       ["error", s.error ?? "none"],
     ]);
   },
 };
+
+function screenLine({ shown, counters }: NonNullable<StubdomStatus["screen"]>): string {
+  const { updates, pixels, keys, pointerMoves } = counters;
+  const copied = `${updates} updates, ${(pixels / 1e6).toFixed(1)} million pixels`;
+  return `${shown}; ${copied}; ${keys} key events, ${pointerMoves} of the pointer`;
+}

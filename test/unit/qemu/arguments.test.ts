@@ -45,6 +45,13 @@ describe("what is left as it is", () => {
   });
 });
 
+test("with a screen, it is served to the agent, and the layout of the keyboard stays in dom0", () => {
+  const screen = ["-vnc", "unix:/s"];
+  const { line, notes } = build("-display none -k de -usb", { screen });
+  expect(line).toBe(`${before} -display none -usb -audio none -vnc unix:/s ${monitors}`);
+  expect(notes).toEqual([expect.stringMatching(/-k \S+ left out: dom0.s VNC server has the layout$/)]);
+});
+
 describe("what is replaced", () => {
   test("a TAP device by its descriptor", () => {
     const device = "-device e1000,id=nic1,netdev=net1,mac=00:16:3e:00:00:02";
