@@ -38,7 +38,7 @@ interface Pending {
   readonly type: MessageName;
   readonly operand: string;
   readonly transactionId: number;
-  readonly expires: number;
+  readonly packet: Uint8Array;
   resolve(packet: Packet): void;
   reject(error: XenstoreFailure): void;
 }
@@ -46,9 +46,11 @@ interface Pending {
 const defaultDeadline = 5000;
 
 /**
- * Requests and their replies over one stream, any number in flight, matched by req_id.
+ * Requests and their replies over one stream: any number may be asked for, one is under way at a time.
  *
  * The stream is Linux's /dev/xen/xenbus, whose ways (drivers/xen/xenbus/xenbus_dev_frontend.c) shape this:
+ * - the payload of a request is sent from the one buffer of the descriptor, later than write(2) returns, and
+ *   the next write overwrites it: so the next request is written when the reply to the last one has come;
  * - one write is at most one packet, what follows in the same write is dropped: so one write a packet;
  * - header and payload together are at most 4096 bytes, 16 less than the protocol allows;
  * - WATCH and UNWATCH are carried out inside of write(2), which waits for xenstored, and their refusals
@@ -57,7 +59,10 @@ const defaultDeadline = 5000;
  * - it never ends and never would block on write: only a reply's deadline tells that xenstored is gone.
  */
 export class Connection {
+  /** In the order in which they were asked for; the first one is under way. */
   readonly #pending = new Map<number, Pending>();
+  /** The request under way, 0 for none. */
+  #current = 0;
   readonly #listeners = new Map<string, WatchListener>();
   readonly #decoder = new PacketDecoder();
   readonly #deadline: number;
@@ -124,17 +129,37 @@ export class Connection {
         return;
       }
       const requestId = this.#takeId();
-      const expires = this.clock.now() + this.#deadline;
-      this.#pending.set(requestId, { type, operand, transactionId, expires, resolve, reject });
-      this.#armTimer();
-      this.stream.write(encodePacket({ type, requestId, transactionId, payload })).catch((error: unknown) => {
-        if (error instanceof SystemError) {
-          this.#settle(requestId)?.reject(new XenstoreError(error.code, type, operand));
-        } else {
-          this.#lose(String(error));
-        }
-      });
+      const packet = encodePacket({ type, requestId, transactionId, payload });
+      this.#pending.set(requestId, { type, operand, transactionId, packet, resolve, reject });
+      if (this.#current === 0) this.#sendNext();
     });
+  }
+
+  #sendNext(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const next = this.#pending.entries().next().value;
+    this.#current = next?.[0] ?? 0;
+    if (next === undefined) return;
+    const [requestId, { type, operand, packet }] = next;
+    this.#timer = this.clock.setTimer(this.#deadline, () => this.#timeOut(requestId));
+    this.stream.write(packet).catch((error: unknown) => {
+      if (error instanceof SystemError) {
+        this.#settle(requestId)?.reject(new XenstoreError(error.code, type, operand));
+      } else {
+        this.#lose(String(error));
+      }
+    });
+  }
+
+  /** Nothing more can be asked: the request may still lie in the device's buffer. */
+  #timeOut(requestId: number): void {
+    const pending = this.#pending.get(requestId);
+    if (pending === undefined) return;
+    const { type, operand } = pending;
+    this.#pending.delete(requestId);
+    pending.reject(new RequestTimedOut(type, operand, this.#deadline));
+    this.#lose(`no reply to ${type} ${operand} within ${this.#deadline} ms`);
   }
 
   /** 0 is left to requests of nobody; after 2^32 requests an id still in flight is skipped. */
@@ -148,27 +173,8 @@ export class Connection {
   #settle(requestId: number): Pending | undefined {
     const pending = this.#pending.get(requestId);
     this.#pending.delete(requestId);
-    if (this.#pending.size === 0) {
-      this.#timer?.cancel();
-      this.#timer = undefined;
-    }
+    if (requestId === this.#current) this.#sendNext();
     return pending;
-  }
-
-  /** One timer for all: deadlines are equal, so the oldest request, first in the map, expires first. */
-  #armTimer(): void {
-    if (this.#timer !== undefined) return;
-    const oldest = this.#pending.values().next().value;
-    if (oldest === undefined) return;
-    this.#timer = this.clock.setTimer(oldest.expires - this.clock.now(), () => {
-      this.#timer = undefined;
-      const now = this.clock.now();
-      for (const [id, pending] of this.#pending) {
-        if (pending.expires > now) break;
-        this.#settle(id)?.reject(new RequestTimedOut(pending.type, pending.operand, this.#deadline));
-      }
-      this.#armTimer();
-    });
   }
 
   async #receive(): Promise<void> {
@@ -194,9 +200,11 @@ export class Connection {
       if (listener !== undefined) this.#guard(path, () => listener.changed(path));
       return;
     }
-    // A reply that came after its deadline finds nobody, which is no fault of the protocol.
-    const pending = this.#settle(packet.requestId);
-    if (pending === undefined) return;
+    const pending = packet.requestId === this.#current ? this.#settle(packet.requestId) : undefined;
+    if (pending === undefined)
+      throw new ProtocolError(
+        `a ${packet.type} reply to request ${packet.requestId}, which is not under way`,
+      );
     if (
       (packet.type !== pending.type && packet.type !== "error") ||
       packet.transactionId !== pending.transactionId

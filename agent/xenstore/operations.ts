@@ -12,9 +12,9 @@ const directoryAttempts = 16;
  * What can be asked of the store, within a transaction or without: {@link XenstoreClient} and the `tx` of
  * its `transaction` are both of this kind.
  *
- * Paths without a leading `/` are relative to this domain's own `/local/domain/<domid>`. Requests are sent
- * as soon as they are made, so independent ones should be started together and awaited together: they then
- * cost one round trip. All throw {@link XenstoreFailure}.
+ * Paths without a leading `/` are relative to this domain's own `/local/domain/<domid>`. Requests that
+ * do not depend on each other should be started together and awaited together: the next is then sent in the
+ * same turn of the event loop in which the reply to the one before arrives. All throw {@link XenstoreFailure}.
  */
 export class Operations {
   constructor(

@@ -119,14 +119,15 @@ describe("many in flight", () => {
     });
   }
 
-  it("sends them all before the first reply", async () => {
+  it("sends each when the one before has been answered: Linux keeps one payload a descriptor", async () => {
     bus.hold();
     const all = Promise.all([client.tryRead("a"), client.tryRead("b"), client.tryRead("c")]);
     await settle();
-    expect(daemon.requests).toEqual(["read a", "read b", "read c"]);
+    expect(daemon.requests).toEqual(["read a"]);
     expect(clock.pending).toBe(1);
     bus.release();
     await all;
+    expect(daemon.requests).toEqual(["read a", "read b", "read c"]);
     expect(clock.pending).toBe(0);
   });
 });
@@ -309,7 +310,7 @@ describe("watches", () => {
 });
 
 describe("a xenstored that does not answer", () => {
-  it("fails each request after its deadline, and the connection stands", async () => {
+  it("fails the request after its deadline, and the connection with it", async () => {
     bus.hold();
     const first = client.read("a").catch((error: unknown) => error);
     await clock.advance(3000);
@@ -318,15 +319,9 @@ describe("a xenstored that does not answer", () => {
     const error = await first;
     expect(error).toBeInstanceOf(RequestTimedOut);
     expect(String(error)).toMatch(/xenstore read a: no reply in 5000 ms; check/);
-    expect(client.inFlight).toBe(1);
-    await clock.advance(3000);
-    expect(await second).toBeInstanceOf(RequestTimedOut);
+    expect(await second).toBeInstanceOf(ConnectionLost);
+    expect(client.inFlight).toBe(0);
     expect(clock.pending).toBe(0);
-
-    bus.release();
-    await settle();
-    daemon.set(`${home}/c`, "late replies did no harm", self);
-    expect(await client.readText("c")).toBe("late replies did no harm");
   });
 });
 
@@ -421,10 +416,9 @@ describe("a xenstored that breaks the protocol", () => {
     });
   }
 
-  it("may send a reply that nobody waits for", async () => {
+  it("loses the connection by a reply that nobody waits for", async () => {
     bus.inject(reply("read", 77, encodeText("x")));
-    daemon.set(`${home}/a`, "1", self);
-    expect(await client.readText("a")).toBe("1");
+    await expect(client.readText("a")).rejects.toBeInstanceOf(ConnectionLost);
   });
 });
 
