@@ -121,6 +121,8 @@ export class QemuSupervisor {
   }
 
   #kill(signal: "SIGTERM" | "SIGKILL"): void {
+    // Its number may be another's once it has been reaped.
+    if (this.#state === "ended") return;
     try {
       this.platform.processes.kill(this.pid, signal);
     } catch (error) {
