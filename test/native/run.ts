@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { logFile } from "../../bundler/cache.ts";
 import { runInRoot } from "../../bundler/debian.ts";
 import { PROJECT } from "../../bundler/paths.ts";
 import { progress } from "../../bundler/progress.ts";
@@ -41,7 +42,6 @@ export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string
 export UBSAN_OPTIONS=print_stacktrace=1
 mkdir -p /build/results
 unshare --net --pid --fork --kill-child --mount-proc sh -eu -c '
-  ip link set lo up 2>/dev/null || true
   for number in $(cat /build/chosen); do
     status=0
     timeout 60 /build/suite "$number" >"/build/results/$number.log" 2>&1 </dev/null || status=$?
@@ -80,7 +80,7 @@ async function main(wanted: string): Promise<number> {
     for (const name of readdirSync(native).filter((name) => /\.[ch]$/.test(name)))
       writeFileSync(join(recipe, name), readFileSync(join(native, name)));
     writeFileSync(join(recipe, "helpers.c"), readFileSync(here("helpers.c")));
-    const inside = { log: join(scratch, "log"), binds: { [recipe]: "/recipe", [output]: "/build" } };
+    const inside = { log: logFile("native-tests"), binds: { [recipe]: "/recipe", [output]: "/build" } };
 
     await progress.step("native tests: compile with sanitizers", (step) =>
       runInRoot(root.path, COMPILE, { ...inside, step }),

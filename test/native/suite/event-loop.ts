@@ -147,5 +147,3 @@ export const eventLoopTests: Record<string, Group> = {
   },
   wallClock: { "is this century": () => holds(native.wallClock() > 1.6e12, "after 2020") },
 };
-
-export { CLOSED };

@@ -203,5 +203,3 @@ export const fileTests: Record<string, Group> = {
     },
   },
 };
-
-export { CLOSED };

@@ -108,18 +108,9 @@ export const processTests: Record<string, Group> = {
     "lists that lie about their length": () => {
       for (const length of [-1, -2, -5, -(2 ** 31), -(2 ** 40)]) {
         const lie = anyArray({ length });
-        for (const args of [
-          [lie, [], []],
-          [["/bin/true"], lie, []],
-          [["/bin/true"], [], lie],
-        ] as [string[], string[], number[]][]) {
-          try {
-            const result = native.spawn(...args, 0);
-            if (result > 0) void reaped(result);
-          } catch (error) {
-            holds(error instanceof RangeError || error instanceof TypeError, String(error));
-          }
-        }
+        throws(() => native.spawn(lie, [], [], 0), RangeError);
+        throws(() => native.spawn(["/bin/true"], lie, [], 0), RangeError);
+        throws(() => native.spawn(["/bin/true"], [], lie as unknown as number[], 0), RangeError);
       }
     },
     "lists that are none": () => {
@@ -181,7 +172,8 @@ export const processTests: Record<string, Group> = {
       for (const number of [0, -1, 65, 1 << 30]) equal(native.signals([number]), errno.EINVAL);
       for (const wrong of [null, undefined]) throws(() => native.signals(wrong as unknown as number[]));
       throws(() => native.signals([Symbol("x") as unknown as number]));
-      close(done(native.signals({ length: -5 } as unknown as number[])), done(native.signals([])));
+      throws(() => native.signals({ length: -5 } as unknown as number[]), RangeError);
+      close(done(native.signals([])));
     },
   },
   powerOff: {
@@ -209,5 +201,3 @@ function placed(a: number, c: number, b: number, d: number): number[] {
   places[c] = d;
   return places;
 }
-
-export { freshPath, text };
