@@ -42,11 +42,10 @@ export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string
 export UBSAN_OPTIONS=print_stacktrace=1
 mkdir -p /build/results
 unshare --net --pid --fork --kill-child --mount-proc sh -eu -c '
-  for number in $(cat /build/chosen); do
-    status=0
-    timeout 60 /build/suite "$number" >"/build/results/$number.log" 2>&1 </dev/null || status=$?
-    echo "$status" >"/build/results/$number.status"
-  done'
+  xargs -r -P "$(nproc)" -n 1 sh -c "
+    timeout 60 /build/suite \\$0 >/build/results/\\$0.log 2>&1 </dev/null
+    echo \\$? >/build/results/\\$0.status
+  " </build/chosen'
 `;
 
 async function bundle(): Promise<string> {

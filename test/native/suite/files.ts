@@ -1,6 +1,5 @@
 import * as native from "stubdom-native";
 import {
-  CLOSED,
   close,
   done,
   equal,

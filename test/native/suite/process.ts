@@ -5,13 +5,11 @@ import {
   done,
   equal,
   errno,
-  freshPath,
   type Group,
   holds,
   list,
   ready,
   refusals,
-  text,
   throws,
 } from "../harness.ts";
 
