@@ -207,9 +207,13 @@ describe.each(["tc", "bridge"] as const)("joined by %s", (kind) => {
     const driver = await drive(stubdom, { kind, nics: [nic], behind: "test" });
     stubdom.ip("link delete dev eth0");
     expect(await driver.event("ended")).toMatchObject({ nic: 0 });
-    expect(driver.events).toContainEqual({ event: "log", level: "warn", message: "NIC 0: eth0 is gone" });
+    expect(driver.events).toContainEqual({
+      event: "log",
+      level: "warn",
+      message: expect.stringContaining("eth0 is gone"),
+    });
     expect(
-      driver.events.filter(({ level, message }) => level === "warn" && !String(message).endsWith("gone")),
+      driver.events.filter(({ level, message }) => level === "warn" && !String(message).includes("gone")),
     ).toEqual([]);
   });
 

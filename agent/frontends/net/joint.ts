@@ -177,16 +177,16 @@ export class NetworkJoiner {
     const ended = new Promise<void>((resolve) => {
       finish = resolve;
     });
-    let open = true;
+    let ours = true;
     const handedOver = () => {
-      open = false;
+      ours = false;
     };
     const end = async () => {
       for (const stop of watches) stop();
       this.#joints.delete(joint);
       await this.#undo(nic, undo);
-      if (open) this.#platform.descriptors.close(descriptor);
-      open = false;
+      if (ours) this.#platform.descriptors.close(descriptor);
+      ours = false;
       this.#log.info(
         { nic: nic.devid, mac: nic.mac },
         `NIC ${nic.devid}: ${tap.name} and ${front.name} parted`,
@@ -199,12 +199,23 @@ export class NetworkJoiner {
       return ending;
     };
     const joint: Joint = { nic, kind: this.#kind, front, tap, descriptor, handedOver, tearDown, ended };
-    const watches = [front, tap].map((link) =>
-      this.#route.onRemoval(link.index, () => {
-        this.#log.warn({ nic: nic.devid, interface: link.name }, `NIC ${nic.devid}: ${link.name} is gone`);
+    const watches = [
+      this.#route.onRemoval(front.index, () => {
+        this.#log.warn(
+          { nic: nic.devid, interface: front.name },
+          `NIC ${nic.devid}: its frontend ${front.name} is gone, the guest's link is cut`,
+        );
         void tearDown();
       }),
-    );
+      // Nothing to warn of: a guest with PV drivers unplugs its emulated NICs.
+      this.#route.onRemoval(tap.index, () => {
+        this.#log.info(
+          { nic: nic.devid, interface: tap.name },
+          `NIC ${nic.devid}: QEMU let go of ${tap.name}`,
+        );
+        void tearDown();
+      }),
+    ];
     this.#joints.add(joint);
     return joint;
   }
