@@ -137,7 +137,8 @@ NATIVE(native_pixels_clear)
 NATIVE(native_pixels_close)
 {
     struct pixels *p = JS_GetOpaque(argv[0], class_id);
-    JS_SetOpaque((JSValue)argv[0], NULL);
+    if (p)
+        JS_SetOpaque((JSValue)argv[0], NULL);
     free(p);
     return JS_UNDEFINED;
 }
