@@ -29,6 +29,10 @@ int native_length(JSContext *ctx, JSValueConst array, int64_t *length)
     JSValue value = JS_GetPropertyStr(ctx, array, "length");
     int failed = JS_IsException(value) || JS_ToInt64(ctx, length, value);
     JS_FreeValue(ctx, value);
+    if (!failed && *length < 0) {
+        JS_ThrowRangeError(ctx, "a length of %lld", (long long)*length);
+        failed = 1;
+    }
     return failed ? -1 : 0;
 }
 

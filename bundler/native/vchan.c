@@ -108,6 +108,9 @@ NATIVE(native_vchan_write)
 NATIVE(native_vchan_close)
 {
     struct libxenvchan *ring = JS_GetOpaque(argv[0], vchan_class);
+    /* Closed already, or nothing of ours: JS_SetOpaque would overwrite the inside of any object. */
+    if (!ring)
+        return JS_UNDEFINED;
     JS_SetOpaque((JSValue)argv[0], NULL);
     libxenvchan_close(ring);
     return JS_UNDEFINED;
