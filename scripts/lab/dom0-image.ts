@@ -61,13 +61,13 @@ const DISK_MIB = 3072;
 /** Modules of the first ramdisk; each brings what it depends on. ext4 asks for crc32c by name only. */
 const EARLY_MODULES = ["crc32c_generic", "virtio_pci", "virtio_blk", "virtio_console", "ext4"] as const;
 
-/** dom0 for a release: from the cache, or made now (about a minute and a half). */
-export async function dom0Image(release: Dom0Release): Promise<Dom0Image> {
+/** The root directory of dom0's packages: from the cache, or made now (about a minute and a half). */
+export async function dom0Root(release: Dom0Release): Promise<string> {
   const xen = XEN[release];
   const excluded = ABSENT_HARDWARE.flatMap((dir) =>
     ["/lib", "/usr/lib"].map((lib) => `--dpkgopt=path-exclude=${lib}/modules/*/kernel/${dir}/*`),
   );
-  const root = await debianRoot({
+  return debianRoot({
     name: `dom0-root-${release}`,
     suite: release,
     variant: "minbase",
@@ -80,6 +80,11 @@ export async function dom0Image(release: Dom0Release): Promise<Dom0Image> {
       '--essential-hook=echo update_initramfs=no > "$1/etc/initramfs-tools/update-initramfs.conf"',
     ],
   });
+}
+
+/** What to boot as dom0. */
+export async function dom0Image(release: Dom0Release): Promise<Dom0Image> {
+  const root = await dom0Root(release);
   const disk = await dom0Disk(release, root);
   const initrd = await dom0Initrd(release, root);
   return {

@@ -101,7 +101,8 @@ export class LabHost {
     this.log = join(directory, "console.log");
     this.#onConsole = options.onConsole;
     writeFileSync(this.log, "");
-    const [program = "", ...args] = command;
+    // QEMU must not outlive us, however we end.
+    const [program = "", ...args] = ["setpriv", "--pdeathsig", "KILL", ...command];
     const errors = openSync(join(directory, "qemu.log"), "w");
     this.#qemu = spawn(program, args, {
       stdio: ["ignore", errors, errors],
