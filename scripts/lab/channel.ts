@@ -173,6 +173,8 @@ export class ControlChannel {
       process.fail(this.#closed);
       return process;
     }
+    // Silence before anything was asked is no silence.
+    if (!this.busy) this.lastHeard = Date.now();
     this.#processes.set(channel, process);
     this.#send({ channel, type: OPEN, payload: Buffer.from(JSON.stringify({ argv, ...options })) });
     return process;
