@@ -61,7 +61,7 @@ function seconds(fallback: number, help: string): Field<number> {
 export const fields = {
   loglevel: choice(["debug", "info", "warn", "error"], "info", "The least severe lines that are logged."),
   logformat: choice(["human", "json"], "human", "How a line of the log looks on console 0."),
-  shell: flag(false, "A root shell on the primary console (xl console <guest>-dm), for debugging only."),
+  shell: flag(false, "A root shell for dom0 over a vchan, for debugging only: see the README."),
   lateNotice: seconds(4, "When something is waited for this long, the log and xenstore name it."),
   frontendDeadline: seconds(12, "How long disks, NICs and consoles may take to connect to their backends."),
   qemuDeadline: seconds(12, "How long QEMU may take from its start to its first QMP answer."),

@@ -7,14 +7,14 @@ const shell = "/bin/sh";
 
 /**
  * One session of the debug shell: a shell of its own, joined with `client` both ways, and ended with it.
- * Resolves when the session is over; never rejects.
+ * Resolves when the session is over, to whether the client ended it; never rejects.
  */
 export async function shellSession(
   platform: Platform,
   children: Children,
   log: Logger,
   client: ByteStream,
-): Promise<void> {
+): Promise<boolean> {
   const [ours, theirs] = platform.sockets.socketPair();
   const stream = new DescriptorStream(platform.descriptors, ours, shell);
   let pid: number;
@@ -29,13 +29,16 @@ export async function shellSession(
     log.error({}, `debug shell: ${String(error)}`);
     stream.close();
     client.close();
-    return;
+    return false;
   } finally {
     platform.descriptors.close(theirs);
   }
   const ended = new Promise<void>((resolve) => children.onExit(pid, () => resolve()));
   log.info({ pid }, "debug shell: a session began");
-  await Promise.race([pump(client, stream), pump(stream, client)]);
+  const byClient = await Promise.race([
+    pump(client, stream).then(() => true),
+    pump(stream, client).then(() => false),
+  ]);
   stream.close();
   client.close();
   try {
@@ -45,6 +48,7 @@ export async function shellSession(
   }
   await ended;
   log.info({ pid }, "debug shell: the session ended");
+  return byClient;
 }
 
 async function pump(from: ByteStream, to: ByteStream): Promise<void> {

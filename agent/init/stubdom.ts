@@ -7,13 +7,14 @@ import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
 import type { Platform, SignalName } from "../platform/port.ts";
-import { DescriptorStream } from "../platform/stream.ts";
+import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 import { qemuCommandLine } from "../qemu/arguments.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
 import type { QemuEnded } from "../qemu/errors.ts";
 import { QemuSupervisor } from "../qemu/supervisor.ts";
 import type { QmpEvent } from "../qmp/client.ts";
 import { isJsonObject, type JsonObject } from "../qmp/framing.ts";
+import { toolstackSession } from "../qmp/toolstack.ts";
 import { serveVchan } from "../qmp/vchan.ts";
 import type { StateContext } from "../savestate/context.ts";
 import { type Incoming, openIncoming } from "../savestate/restore.ts";
@@ -31,6 +32,7 @@ import { MemoryWatch, peakResident } from "./memory.ts";
 import { neededFrontends } from "./needed.ts";
 import { Phases } from "./phases.ts";
 import { DomainReport } from "./report.ts";
+import { shellSession } from "./shell.ts";
 import type { DeviceStatus, StubdomStatus } from "./status.ts";
 
 const program = "/usr/bin/qemu-system-i386";
@@ -100,7 +102,7 @@ export class Stubdom {
     platform.processes.onSignals(["SIGCHLD", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"], (signal) =>
       this.#signalled(signal),
     );
-    if (config.shell) this.#openShell();
+    if (config.shell) this.#openShell(store, `${home}/agent/shell`);
     const dm = await readArguments(store, identity.target);
     this.#arguments = dm;
 
@@ -132,27 +134,20 @@ export class Stubdom {
       ),
     );
     this.#phases.enter("running");
-    serveVchan({
-      vchans: platform.vchans,
-      descriptors: platform.descriptors,
-      clock: platform.clock,
-      log,
-      domid: 0,
-      path: `${home}/qmp-vchan`,
-      withdraw: async () => {
-        await Promise.all(
-          ["ring-ref", "event-channel"].map((node) => store.remove(`${home}/qmp-vchan/${node}`)),
-        );
-      },
-      takeOver: new Map([["xen-save-devices-state", new StateSaver(state, qemu.qmp).handler]]),
-      connect: () => {
-        this.#memory.look();
-        const fd = platform.sockets.connectUnix(toolstackSocket);
-        return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
-      },
-    });
+    const takeOver = new Map([["xen-save-devices-state", new StateSaver(state, qemu.qmp).handler]]);
+    const connect = () => {
+      this.#memory.look();
+      const fd = platform.sockets.connectUnix(toolstackSocket);
+      return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
+    };
+    this.#serve(store, "QMP", `${home}/qmp-vchan`, (client) =>
+      toolstackSession(client, { log, connect, takeOver }),
+    );
     this.#showScreen(store);
     this.#memory.look();
+    // What was late has come.
+    if (this.#error !== undefined) this.#report.write("error", "");
+    this.#error = undefined;
     const [first, last] = [this.#phases.times[0], this.#phases.times.at(-1)];
     log.info(
       {
@@ -318,8 +313,26 @@ export class Stubdom {
     this.#report?.write("error", text);
   }
 
-  #openShell(): void {
+  /** Sessions with dom0, over a vchan that is offered at `path`. */
+  #serve(
+    store: XenstoreClient,
+    label: string,
+    path: string,
+    session: (client: ByteStream) => Promise<boolean>,
+  ): void {
+    const { vchans, descriptors, clock } = this.platform;
+    const withdraw = async () => {
+      await Promise.all(["ring-ref", "event-channel"].map((node) => store.remove(`${path}/${node}`)));
+    };
+    serveVchan({ vchans, descriptors, clock, log: this.log, label, domid: 0, path, withdraw, session });
+  }
+
+  /** For debugging alone: a root shell for dom0, and the socket that the command line asks. */
+  #openShell(store: XenstoreClient, path: string): void {
     serveControl(this.platform, this.log, (question) => this.#answer(question));
+    this.#serve(store, "debug shell", path, (client) =>
+      shellSession(this.platform, this.#children, this.log, client),
+    );
   }
 
   async #answer(question: Question): Promise<unknown> {

@@ -1,7 +1,6 @@
 import type { Logger } from "../log/logger.ts";
 import type { Clock, Descriptors, VchanRing, Vchans } from "../platform/port.ts";
 import { type ByteStream, StreamClosed } from "../platform/stream.ts";
-import { type CommandHandler, proxySession, type SessionSummary } from "./proxy.ts";
 
 /** Larger than either half of a ring (1 and 2 KiB), so one read empties it. */
 const readChunk = 4096;
@@ -74,15 +73,19 @@ export interface VchanServerOptions {
   readonly descriptors: Descriptors;
   readonly clock: Clock;
   readonly log: Logger;
+  /** What is served, for the log: `QMP`. */
+  readonly label: string;
   /** The domain that may connect: dom0. */
   readonly domid: number;
   /** Xenstore path under which the ring is offered: `/local/domain/S/device-model/T/qmp-vchan`. */
   readonly path: string;
   /** Removes the two nodes that a ring's offer consists of (xenstore rm); see {@link serveVchan}. */
   withdraw(): Promise<void>;
-  /** A new connection to QEMU's monitor for the toolstack, not yet greeted. */
-  connect(): ByteStream;
-  readonly takeOver?: ReadonlyMap<string, CommandHandler>;
+  /**
+   * One client's session; closes the stream and resolves when it is over, to whether the client ended it
+   * of itself. Must not reject.
+   */
+  session(client: ByteStream): Promise<boolean>;
 }
 
 export interface VchanServer {
@@ -93,15 +96,15 @@ export interface VchanServer {
 }
 
 /**
- * Serves the toolstack's QMP sessions, one after the other, each over a ring of its own.
+ * Serves sessions of one client of dom0's after the other, each over a ring of its own.
  *
  * The peer is `vchan-socket-proxy` in dom0 (Xen, tools/vchan). For each client of its unix socket it watches
  * `path` and maps whatever ring it finds there; when its client leaves, it clears `cli_live`, notifies and
  * unmaps. Two things follow from that:
  *
  * - A ring whose client is about to leave must not be found by the next client, which would connect to it
- *   successfully and then see it die. So the offer is withdrawn as soon as a client is there, and QEMU's
- *   greeting, which every QMP client waits for, is passed on only after that.
+ *   successfully and then see it die. So the offer is withdrawn as soon as a client is there, and the session
+ *   begins only after that: QEMU's greeting, for one, which every QMP client waits for, comes later.
  * - A client that does not wait for the greeting can still hand its ring to a next one before that. So a
  *   ring is given up only when, with the offer withdrawn, nobody is connected to it. (What such a client
  *   wrote before it left stands in the ring before the next one's words, and nothing tells them apart. libxl
@@ -145,7 +148,10 @@ class Server implements VchanServer {
       try {
         await this.#use(ring);
       } catch (error) {
-        this.options.log.error({ error: String(error) }, `QMP: the vchan to the toolstack broke: ${error}`);
+        this.options.log.error(
+          { error: String(error) },
+          `${this.options.label}: the vchan to dom0 broke: ${error}`,
+        );
       }
       this.options.descriptors.onReadable(ring.fd, null);
       ring.close();
@@ -164,13 +170,13 @@ class Server implements VchanServer {
   }
 
   #offer(): VchanRing | null {
-    const { vchans, domid, path, log } = this.options;
+    const { vchans, domid, path, log, label } = this.options;
     try {
       return vchans.listen(domid, path);
     } catch (error) {
       log.error(
         { path, error: String(error) },
-        `QMP: no vchan for the toolstack at ${path}: ${error}; needs /dev/xen/gntalloc and /dev/xen/evtchn`,
+        `${label}: no vchan for dom0 at ${path}: ${error}; needs /dev/xen/gntalloc and /dev/xen/evtchn`,
       );
       return null;
     }
@@ -191,7 +197,7 @@ class Server implements VchanServer {
     await this.#withdraw();
     // Only a client that left of itself can have been followed by another one on the same ring.
     while (ring.state() === "connected" && !this.#stopping) {
-      if ((await this.#session(ring)) !== "toolstack") break;
+      if (!(await this.#session(ring))) break;
     }
   }
 
@@ -202,27 +208,17 @@ class Server implements VchanServer {
       // The session can go on; only a client that follows very quickly may fail.
       this.options.log.warn(
         { path: this.options.path, error: String(error) },
-        `QMP: ${this.options.path} not withdrawn: ${error}`,
+        `${this.options.label}: ${this.options.path} not withdrawn: ${error}`,
       );
     }
   }
 
-  async #session(ring: VchanRing): Promise<SessionSummary["endedBy"]> {
-    const { connect, takeOver, log } = this.options;
+  async #session(ring: VchanRing): Promise<boolean> {
     const stream = new VchanStream(ring);
-    let qemu: ByteStream;
-    try {
-      qemu = connect();
-    } catch (error) {
-      log.warn({ error: String(error) }, `QMP: no connection to QEMU for the toolstack: ${error}`);
-      return "fault";
-    }
     this.#stream = stream;
-    const { endedBy, error, commands } = await proxySession(stream, qemu, takeOver);
+    const byClient = await this.options.session(stream);
     this.#stream = undefined;
     this.sessions++;
-    if (endedBy === "toolstack") log.debug({ commands }, `QMP: a session of ${commands} commands ended`);
-    else log.warn({ commands, endedBy }, `QMP: a session was cut by ${endedBy}: ${error?.message ?? "end"}`);
-    return endedBy;
+    return byClient;
   }
 }

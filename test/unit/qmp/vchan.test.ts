@@ -3,6 +3,7 @@ import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
 import type { Logger } from "../../../agent/log/logger.ts";
 import type { Descriptors } from "../../../agent/platform/port.ts";
 import type { CommandHandler } from "../../../agent/qmp/proxy.ts";
+import { toolstackSession } from "../../../agent/qmp/toolstack.ts";
 import { serveVchan } from "../../../agent/qmp/vchan.ts";
 import { FakeClock, settle } from "../../fakes/clock.ts";
 import { FakeQemuMonitor, type FakeQemuOptions } from "../../fakes/qemu.ts";
@@ -27,14 +28,19 @@ function serve(
       domid: 0,
       path: "/local/domain/2/device-model/1/qmp-vchan",
       withdraw: () => vchans.withdraw(),
-      connect:
-        options.connect ??
-        (() => {
-          const [ours, theirs] = memoryStream({ seed: monitors.length, largestPiece: 40 });
-          monitors.push(new FakeQemuMonitor(theirs, options));
-          return ours;
+      label: "QMP",
+      session: (client) =>
+        toolstackSession(client, {
+          log,
+          connect:
+            options.connect ??
+            (() => {
+              const [ours, theirs] = memoryStream({ seed: monitors.length, largestPiece: 40 });
+              monitors.push(new FakeQemuMonitor(theirs, options));
+              return ours;
+            }),
+          takeOver: new Map(Object.entries(options.takeOver ?? {})),
         }),
-      takeOver: new Map(Object.entries(options.takeOver ?? {})),
     });
   return { vchans, clock, monitors, lines, start };
 }
@@ -171,9 +177,7 @@ describe("what can go wrong", () => {
     const server = start();
     await clock.advance(10_000);
     expect(lines).toHaveLength(7);
-    expect(lines[0]).toMatch(
-      /^error: QMP: no vchan for the toolstack at .*ENOENT; needs \/dev\/xen\/gntalloc/,
-    );
+    expect(lines[0]).toMatch(/^error: QMP: no vchan for dom0 at .*ENOENT; needs \/dev\/xen\/gntalloc/);
     vchans.failure = undefined;
     await clock.advance(5000);
     expect(await oneCommand(vchans, 1)).toContain('"id":1');
