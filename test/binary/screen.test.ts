@@ -8,7 +8,9 @@ import { qemuKey } from "../../agent/screen/keys.ts";
 import { screenArguments, screenSocket } from "../../agent/screen/screen.ts";
 import { buildAgent } from "../../bundler/agent.ts";
 import { buildRoot } from "../../bundler/root.ts";
-import { Lines, Machine, type Picture } from "./screen/machine.ts";
+import { Lines } from "../xen/screen/lines.ts";
+import { difference, type Picture } from "../xen/screen/picture.ts";
+import { Machine } from "./screen/machine.ts";
 
 /**
  * The screen's client, compiled as the agent is, against a real QEMU whose guest draws noise: what arrives in
@@ -23,7 +25,7 @@ let program = "";
 beforeAll(async () => {
   const root = await buildRoot();
   ({ program } = await buildAgent(root, here("screen/driver.ts")));
-  machine = await Machine.start(root.path, here("../xen/screen/guest.S"), (socket) =>
+  machine = await Machine.start(root.path, (socket) =>
     screenArguments.map((argument) => argument.replace(screenSocket, socket)),
   );
   await machine.serial.next((line) => line.includes("ready"), "guest");
@@ -83,13 +85,10 @@ class Client {
   async shows(picture: Picture, left = 0, top = 0): Promise<number> {
     const began = Date.now();
     for (;;) {
-      const shown = this.pixels(picture.width, picture.height, left, top);
-      const differs = Buffer.compare(shown, picture.rgb) !== 0;
-      if (!differs) return Date.now() - began;
-      if (Date.now() - began > 10_000) {
-        const at = Math.floor(shown.findIndex((byte, i) => byte !== picture.rgb[i]) / 3);
-        throw new Error(`pixel ${at % picture.width},${Math.floor(at / picture.width)} differs`);
-      }
+      const { width, height } = picture;
+      const wrong = difference({ width, height, rgb: this.pixels(width, height, left, top) }, picture);
+      if (wrong === undefined) return Date.now() - began;
+      if (Date.now() - began > 10_000) throw new Error(wrong);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }

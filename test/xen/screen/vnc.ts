@@ -1,12 +1,6 @@
 import type { RemoteProcess } from "../../../scripts/lab/channel.ts";
 import type { LabHost } from "../../../scripts/lab/host.ts";
-
-/** A picture in memory: rows of pixels, 3 bytes each. */
-export interface Picture {
-  readonly width: number;
-  readonly height: number;
-  readonly rgb: Uint8Array;
-}
+import type { Picture } from "./picture.ts";
 
 /**
  * A VNC viewer of dom0's, by way of the lab's control channel: enough of RFB 3.8 (RFC 6143) to look at a
