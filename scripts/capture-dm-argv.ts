@@ -2,17 +2,19 @@
  * Writes `test/golden/dm-argv/*.json`: what unmodified `xl` of Debian asks of a Linux stub domain, for many
  * guest configurations. Regenerate with `npx tsx scripts/capture-dm-argv.ts [name ...]` and review by eye.
  *
- * The stub domain itself need not work: libxl has written everything before it lets the stub domain run. Ours
- * gets an empty ramdisk, so that it stops at once and changes nothing of what libxl wrote.
+ * libxl has written everything before it lets the stub domain run. The one here does nothing, for ever: it
+ * changes nothing of what libxl wrote, and libxl waits for it until all is read.
  */
 
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { cpio, DIRECTORY, EXECUTABLE } from "../bundler/cpio.ts";
 import { PROJECT } from "../bundler/paths.ts";
 import { progress } from "../bundler/progress.ts";
 import type { Dom0Release } from "./lab/dom0-image.ts";
 import { Timeout } from "./lab/errors.ts";
 import { LabHost } from "./lab/host.ts";
+import { labTools } from "./lab/tools.ts";
 import { parseXenstoreLs } from "./lab/xenstore-ls.ts";
 import { type XlDisk, type XlGuest, type XlNic, xlConfig } from "./lab/xl-config.ts";
 
@@ -127,9 +129,19 @@ async function prepare(host: LabHost): Promise<void> {
       "cd /root",
       ...images.map((name) => `truncate -s 1M ${name}.img`),
       "qemu-img create -q -f qcow2 hda.qcow2 1M",
-      "echo > ramdisk",
     ].join(" && "),
   );
+  const tools = await labTools();
+  const ramdisk = cpio([
+    { path: "bin", mode: DIRECTORY },
+    { path: "bin/busybox", mode: EXECUTABLE, data: readFileSync(tools.path("/usr/bin/busybox")) },
+    {
+      path: "init",
+      mode: EXECUTABLE,
+      data: Buffer.from("#!/bin/busybox sh\nexec /bin/busybox sleep 86400\n"),
+    },
+  ]);
+  await host.push(ramdisk, "/root/ramdisk");
   await host.push(join(PROJECT, "dist/stubdom-linux-kernel"), "/root/kernel");
 }
 

@@ -9,29 +9,32 @@
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { cached, digest, logFile } from "../../bundler/cache.ts";
+import { run } from "../../bundler/exec.ts";
+import { progress } from "../../bundler/progress.ts";
 import { ControlChannel, type OpenOptions, type RemoteProcess } from "./channel.ts";
-import { type Dom0Release, dom0Image } from "./dom0-image.ts";
-import { EmulatorFault, HostCrash, type HostFault, HostStall, RemoteFailure, Timeout } from "./errors.ts";
-import { labTools } from "./tools.ts";
+import { type Dom0Image, type Dom0Release, dom0Image } from "./dom0-image.ts";
+import {
+  EmulatorFault,
+  HostCrash,
+  type HostFault,
+  HostStall,
+  LabError,
+  RemoteFailure,
+  Timeout,
+} from "./errors.ts";
+import { type MachineOptions, machineArguments } from "./machine.ts";
+import { openMonitor } from "./monitor.ts";
+import { labTools, type Tools } from "./tools.ts";
 
-export interface HostOptions {
+export interface HostOptions extends MachineOptions {
   readonly dom0?: Dom0Release;
-  /** MiB of the whole machine; only what is used costs memory here. */
-  readonly memory?: number;
-  /** MiB of dom0. */
-  readonly dom0Memory?: number;
-  readonly vcpus?: number;
-  /** Further arguments for QEMU: devices, netdevs. */
-  readonly qemuArgs?: readonly string[];
-  /** Further words for Xen's and for dom0's kernel command line. */
-  readonly xenArgs?: readonly string[];
-  readonly kernelArgs?: readonly string[];
-  /** Emulated time follows executed instructions: slower, single-threaded, the same figures each run. */
-  readonly deterministic?: boolean;
+  /** Boot now, instead of going on from the saved state of a host that had just booted. */
+  readonly cold?: boolean;
   /** Where logs go; by default a new directory that `stop` removes unless the host failed. */
   readonly directory?: string;
   /** Seconds until dom0 must answer. */
@@ -56,9 +59,20 @@ export interface RunResult {
   readonly stderr: string;
 }
 
+type Environment = Readonly<Record<string, string>>;
+
+/** Files of a running host's directory. */
+const CONSOLE = "console.log";
+const MONITOR = "monitor.sock";
+/** Files of a saved host: dom0's disk, over the image that all share, and the machine's state. */
+const SAVED_DISK = "disk.qcow2";
+const SAVED_STATE = "state";
+
 const SECOND = 1000;
 const DEFAULT_TIMEOUT = 120;
 const BOOT_TIMEOUT = 300;
+/** Milliseconds until a saved machine is loaded. */
+const LOAD_TIMEOUT = 60 * SECOND;
 /** dom0 that runs commands and is silent for so long is asked for a sign of life; twice as long is a stall. */
 const SILENCE = 60 * SECOND;
 /** Lines of Xen or dom0 that mean the end, and whether they point to the emulated processor. */
@@ -66,6 +80,8 @@ const FATAL: readonly (readonly [RegExp, typeof EmulatorFault | typeof HostCrash
   [/FATAL PAGE FAULT|FATAL TRAP|Unrecoverable|DOUBLE FAULT/, EmulatorFault],
   [/Hardware Dom0 crashed|Panic on CPU|Kernel panic - not syncing|Entering ACPI S5 state/, HostCrash],
 ];
+/** Xen's console carries what guests say to it, too. */
+const OF_A_GUEST = /^\(d\d+/;
 /** A guest that dies like this was killed by the emulator; the host lives on. */
 const GUEST_FAULT = /Triple fault - invoking HVM shutdown|unexpected VMEXIT|vmexit failure/i;
 
@@ -89,16 +105,11 @@ export class LabHost {
   #logRest = "";
   readonly #guestFaults: string[] = [];
 
-  private constructor(
-    options: HostOptions,
-    command: readonly string[],
-    environment: Record<string, string>,
-    directory: string,
-  ) {
+  private constructor(options: HostOptions, directory: string, command: readonly string[], env: Environment) {
     this.release = options.dom0 ?? "trixie";
     this.directory = directory;
     this.#ownDirectory = options.directory === undefined;
-    this.log = join(directory, "console.log");
+    this.log = join(directory, CONSOLE);
     this.#onConsole = options.onConsole;
     writeFileSync(this.log, "");
     // QEMU must not outlive us, however we end.
@@ -106,9 +117,10 @@ export class LabHost {
     const errors = openSync(join(directory, "qemu.log"), "w");
     this.#qemu = spawn(program, args, {
       stdio: ["ignore", errors, errors],
-      env: { ...process.env, ...environment },
+      env: { ...process.env, ...env },
       cwd: directory,
     });
+    closeSync(errors);
     this.#qemuEnded = new Promise((resolve) => {
       this.#qemu.once("error", (error) => resolve(error.message));
       this.#qemu.once("exit", (code, signal) => resolve(`exit status ${code ?? signal}`));
@@ -122,53 +134,80 @@ export class LabHost {
     this.#watchdog = setInterval(() => this.#watch(), SECOND / 2);
   }
 
-  /** Boots a host; resolves when dom0 runs commands. */
+  /** Starts a host; resolves when dom0 runs commands. */
   static async start(options: HostOptions = {}): Promise<LabHost> {
     const started = Date.now();
-    const release = options.dom0 ?? "trixie";
-    const [tools, image] = [await labTools(), await dom0Image(release)];
-    const directory = options.directory ?? mkdtempSync(join(tmpdir(), "stubdom-lab-"));
-    const channelPath = join(directory, "control.sock");
-    const xenArgs = [
-      `dom0_mem=${options.dom0Memory ?? 1024}M,max:${options.dom0Memory ?? 1024}M`,
-      "dom0_max_vcpus=1 com1=115200,8n1 console=com1 loglvl=all guest_loglvl=all sched=credit noreboot",
-      "bootscrub=0", // touching all memory takes seconds here, and real memory of this machine
-      ...(options.xenArgs ?? []),
-    ].join(" ");
-    const kernelArgs = ["console=hvc0 panic=1", ...(options.kernelArgs ?? [])].join(" ");
-    const command = tools.qemu(
-      ...["-accel", options.deterministic ? "tcg,thread=single" : "tcg,thread=multi"],
-      ...(options.deterministic ? ["-icount", "shift=0,sleep=off"] : []),
-      // With SMAP or SMEP dom0 dies at boot under QEMU's emulated SVM.
-      ...["-machine", "q35", "-cpu", "max,-smap,-smep", "-smp", String(options.vcpus ?? 2)],
-      ...["-m", `${options.memory ?? 6144}M`, "-nodefaults", "-display", "none", "-no-reboot"],
-      ...["-serial", `file:${join(directory, "console.log")}`],
-      ...[
-        "-kernel",
-        image.xen,
-        "-initrd",
-        `${image.kernel} ${kernelArgs},${image.initrd}`,
-        "-append",
-        xenArgs,
-      ],
-      ...["-drive", `file=${image.disk},format=raw,if=virtio,snapshot=on,cache=unsafe`],
-      ...[
-        "-device",
-        "virtio-serial-pci",
-        "-chardev",
-        `socket,id=control,path=${channelPath},server=on,wait=off`,
-      ],
-      ...["-device", "virtserialport,chardev=control,name=lab.control"],
-      ...(options.qemuArgs ?? []),
-    );
-    const host = new LabHost(options, command, tools.environment, directory);
+    const [tools, image] = [await labTools(), await dom0Image(options.dom0 ?? "trixie")];
+    // A saved state fits the same machine only; one that exists for one test's sake is not worth saving.
+    const common =
+      process.env.LAB_SAVED !== undefined &&
+      !options.cold &&
+      !options.deterministic &&
+      options.qemuArgs === undefined;
+    const saved = common ? await savedHost(options, tools, image) : undefined;
+    const host = await LabHost.#launch(options, tools, image, saved);
+    host.bootTime = Date.now() - started;
+    return host;
+  }
+
+  /** Boots a host and leaves its state, just booted, in a directory. */
+  static async save(options: HostOptions, tools: Tools, image: Dom0Image, directory: string): Promise<void> {
+    const disk = join(directory, SAVED_DISK);
+    const create = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.disk, disk];
+    await run(tools.command("/usr/bin/qemu-img", ...create), { log: logFile("lab-host") });
+    const host = await LabHost.#launch({ ...options, directory }, tools, image, undefined, disk);
     try {
-      await host.#connect(channelPath, (options.bootTimeout ?? BOOT_TIMEOUT) * SECOND);
+      await host.run("sync; sleep 2");
+      host.#stopping = true;
+      // dom0's end sees the lab go, ends what it had for it and waits for the next one; then it is quiet.
+      host.#channel?.close(new LabError("the host is being saved"));
+      await sleep(5 * SECOND);
+      const monitor = await openMonitor(join(directory, MONITOR));
+      await monitor.execute("stop");
+      await monitor.execute("migrate", { uri: `file:${join(directory, SAVED_STATE)}` });
+      for (;;) {
+        const { status } = (await monitor.execute("query-migrate")) as { status: string };
+        if (status === "completed") break;
+        if (status === "failed") throw new LabError("QEMU cannot save the state of the emulated host");
+        await sleep(SECOND / 4);
+      }
+      await monitor.execute("quit");
+      await host.#qemuEnded;
+      monitor.close();
+    } finally {
+      await host.stop();
+    }
+  }
+
+  static async #launch(
+    options: HostOptions,
+    tools: Tools,
+    image: Dom0Image,
+    saved: string | undefined,
+    keepDisk?: string,
+  ): Promise<LabHost> {
+    const directory = options.directory ?? mkdtempSync(join(tmpdir(), "stubdom-lab-"));
+    const control = join(directory, "control.sock");
+    const qcow2 = keepDisk ?? (saved === undefined ? undefined : join(saved, SAVED_DISK));
+    const args = machineArguments(options, image, {
+      console: join(directory, CONSOLE),
+      control,
+      disk: qcow2 === undefined ? { file: image.disk, format: "raw" } : { file: qcow2, format: "qcow2" },
+      keep: keepDisk !== undefined,
+    });
+    const monitor = ["-qmp", `unix:${join(directory, MONITOR)},server=on,wait=off`];
+    const incoming = saved === undefined ? [] : ["-incoming", `file:${join(saved, SAVED_STATE)}`];
+    const command = tools.qemu(...args, ...monitor, ...incoming);
+    const host = new LabHost(options, directory, command, tools.environment);
+    try {
+      if (saved !== undefined) await host.#resume();
+      await host.#connect(control, (options.bootTimeout ?? BOOT_TIMEOUT) * SECOND);
+      // A saved host believes that no time has passed.
+      if (saved !== undefined) await host.run(["date", "-s", `@${Math.round(Date.now() / SECOND)}`]);
     } catch (error) {
       await host.stop();
       throw error;
     }
-    host.bootTime = Date.now() - started;
     return host;
   }
 
@@ -260,13 +299,39 @@ export class LabHost {
     }
   }
 
-  async #connect(path: string, timeout: number): Promise<void> {
-    const deadline = Date.now() + timeout;
+  /** Lets a machine run whose state was saved: it was stopped then, and is now until told otherwise. */
+  async #resume(): Promise<void> {
+    const path = join(this.directory, MONITOR);
+    await this.#appears(path, Date.now() + LOAD_TIMEOUT);
+    const monitor = await openMonitor(path);
+    try {
+      const deadline = Date.now() + LOAD_TIMEOUT;
+      for (;;) {
+        const { status } = (await monitor.execute("query-status")) as { status: string };
+        if (status === "paused") break;
+        if (status !== "inmigrate" || Date.now() > deadline) {
+          throw new HostCrash(`QEMU cannot load the saved state (${status})`, this.log);
+        }
+        await sleep(50);
+      }
+      await monitor.execute("cont");
+    } finally {
+      monitor.close();
+    }
+  }
+
+  /** Resolves when QEMU has made a socket. */
+  async #appears(path: string, deadline: number): Promise<void> {
     while (!existsSync(path)) {
       if (this.#fault !== undefined) throw this.#fault;
       if (Date.now() > deadline) throw new HostStall("QEMU does not start", this.log);
       await sleep(20);
     }
+  }
+
+  async #connect(path: string, timeout: number): Promise<void> {
+    const deadline = Date.now() + timeout;
+    await this.#appears(path, deadline);
     const socket = await new Promise<Socket>((resolve, reject) => {
       const opened = connect(path, () => resolve(opened));
       opened.once("error", reject);
@@ -309,6 +374,7 @@ export class LabHost {
     this.#logRest = lines.pop() ?? "";
     for (const line of lines) {
       this.#onConsole?.(line);
+      if (OF_A_GUEST.test(line)) continue;
       if (GUEST_FAULT.test(line)) this.#guestFaults.push(line);
       const fatal = FATAL.find(([pattern]) => pattern.test(line));
       if (fatal !== undefined && !this.#stopping) {
@@ -322,6 +388,18 @@ export class LabHost {
     this.#fault ??= fault;
     this.#channel?.close(this.#fault);
   }
+}
+
+/** The directory with the state of a host of this kind that has just booted: from the cache, or made now. */
+function savedHost(options: HostOptions, tools: Tools, image: Dom0Image): Promise<string> {
+  const release = options.dom0 ?? "trixie";
+  const files = { console: "", control: "", disk: { file: image.disk, format: "qcow2" } } as const;
+  const machine = machineArguments(options, image, files).join("\0");
+  return cached(`lab-host-${release}`, digest({ machine, tools: tools.root }), (directory) =>
+    progress.step(`booting the emulated host once (${release})`, () =>
+      LabHost.save({ ...options, dom0: release }, tools, image, directory),
+    ),
+  );
 }
 
 function sleep(milliseconds: number): Promise<void> {

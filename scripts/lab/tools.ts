@@ -9,6 +9,7 @@ import { debianRoot } from "../../bundler/debian.ts";
 
 const PACKAGES = [
   "qemu-system-x86",
+  "qemu-utils",
   "e2fsprogs",
   "mtools",
   "syslinux",

@@ -1,0 +1,67 @@
+/** QEMU's arguments for the emulated machine. */
+
+import type { Dom0Image } from "./dom0-image.ts";
+
+export interface MachineOptions {
+  /** MiB of the whole machine, 6144 by default; only what is used costs memory here. */
+  readonly memory?: number;
+  /** MiB of dom0, 1024 by default. */
+  readonly dom0Memory?: number;
+  readonly vcpus?: number;
+  /** Further arguments for QEMU: devices, netdevs. */
+  readonly qemuArgs?: readonly string[];
+  /** Further words for Xen's and for dom0's kernel command line. */
+  readonly xenArgs?: readonly string[];
+  readonly kernelArgs?: readonly string[];
+  /** Emulated time follows executed instructions: slower, single-threaded, the same figures each run. */
+  readonly deterministic?: boolean;
+}
+
+/** What the machine needs to run, beside its definition. */
+export interface MachineFiles {
+  /** Gets the console of Xen and dom0. */
+  readonly console: string;
+  /** Socket of the control channel, made by QEMU. */
+  readonly control: string;
+  /** dom0's disk. */
+  readonly disk: { readonly file: string; readonly format: "raw" | "qcow2" };
+  /** Keep what dom0 writes in the disk's file; otherwise it is forgotten. */
+  readonly keep?: boolean;
+}
+
+/**
+ * The arguments. Two machines with the same options and image are the same to Xen, whatever their files: the
+ * saved state of one can be loaded into the other.
+ */
+export function machineArguments(options: MachineOptions, image: Dom0Image, files: MachineFiles): string[] {
+  const { memory = 6144, dom0Memory = 1024, vcpus = 2, deterministic = false } = options;
+  const xen = [
+    `dom0_mem=${dom0Memory}M,max:${dom0Memory}M dom0_max_vcpus=1`,
+    "com1=115200,8n1 console=com1 loglvl=all guest_loglvl=all sched=credit noreboot",
+    "bootscrub=0", // touching all memory takes seconds here, and real memory of this machine
+    ...(options.xenArgs ?? []),
+  ];
+  const kernel = ["console=hvc0 panic=1", ...(options.kernelArgs ?? [])];
+  const values: readonly (readonly [string, string])[] = [
+    ["-accel", deterministic ? "tcg,thread=single" : "tcg,thread=multi"],
+    ...(deterministic ? ([["-icount", "shift=0,sleep=off"]] as const) : []),
+    ["-machine", "q35"],
+    // With SMAP or SMEP dom0 dies at boot under QEMU's emulated SVM.
+    ["-cpu", "max,-smap,-smep"],
+    ["-smp", String(vcpus)],
+    ["-m", `${memory}M`],
+    ["-display", "none"],
+    ["-serial", `file:${files.console}`],
+    ["-kernel", image.xen],
+    ["-initrd", `${image.kernel} ${kernel.join(" ")},${image.initrd}`],
+    ["-append", xen.join(" ")],
+    [
+      "-drive",
+      `file=${files.disk.file},format=${files.disk.format},if=virtio,snapshot=${files.keep ? "off" : "on"},cache=unsafe`,
+    ],
+    ["-device", "virtio-serial-pci"],
+    ["-chardev", `socket,id=control,path=${files.control},server=on,wait=off`],
+    ["-device", "virtserialport,chardev=control,name=lab.control"],
+  ];
+  return ["-nodefaults", "-no-reboot", ...values.flat(), ...(options.qemuArgs ?? [])];
+}
