@@ -43,6 +43,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("connectUnix", 1, native_connect_unix),
     FUNCTION("pipe", 0, native_pipe),
     FUNCTION("netlinkRoute", 1, native_netlink_route),
+    FUNCTION("kernelEvents", 0, native_kernel_events),
     FUNCTION("openTap", 2, native_open_tap),
     FUNCTION("terminalRaw", 1, native_terminal_raw),
     FUNCTION("openTerminalRaw", 1, native_open_terminal_raw),

@@ -80,6 +80,7 @@ NATIVE(native_accept);
 NATIVE(native_connect_unix);
 NATIVE(native_pipe);
 NATIVE(native_netlink_route);
+NATIVE(native_kernel_events);
 NATIVE(native_open_tap);
 NATIVE(native_terminal_raw);
 NATIVE(native_open_terminal_raw);

@@ -89,25 +89,43 @@ NATIVE(native_accept)
     return native_result(ctx, accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
-/* netlinkRoute(groups) */
-NATIVE(native_netlink_route)
+/* A netlink socket of `protocol`, bound to `groups`, with the socket options in `on` (0 ends them) set. */
+static JSValue netlink_socket(JSContext *ctx, int protocol, uint32_t groups, const int *on)
 {
-    struct sockaddr_nl address = {.nl_family = AF_NETLINK};
-    if (JS_ToUint32(ctx, &address.nl_groups, argv[0]))
-        return JS_EXCEPTION;
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
-    int on = 1;
+    struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = groups};
+    int yes = 1;
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
     if (fd < 0)
         return native_result(ctx, -1);
-    /* Extended acknowledgements carry the kernel's own words about an error. */
-    setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
-    setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
+    for (; *on; on++)
+        setsockopt(fd, SOL_NETLINK, *on, &yes, sizeof yes);
     if (bind(fd, (struct sockaddr *)&address, sizeof address)) {
         JSValue result = native_result(ctx, -1);
         close(fd);
         return result;
     }
     return JS_NewInt32(ctx, fd);
+}
+
+/* netlinkRoute(groups) */
+NATIVE(native_netlink_route)
+{
+    /* Extended acknowledgements carry the kernel's own words about an error. */
+    static const int options[] = {NETLINK_EXT_ACK, NETLINK_CAP_ACK, 0};
+    uint32_t groups;
+    if (JS_ToUint32(ctx, &groups, argv[0]))
+        return JS_EXCEPTION;
+    return netlink_socket(ctx, NETLINK_ROUTE, groups, options);
+}
+
+/*
+ * kernelEvents(): group 1 is the kernel's own, udevd repeats in group 2. An overrun is no error: what the
+ * reader wants to know is that something happened, and the events before it say so.
+ */
+NATIVE(native_kernel_events)
+{
+    static const int options[] = {NETLINK_NO_ENOBUFS, 0};
+    return netlink_socket(ctx, NETLINK_KOBJECT_UEVENT, 1, options);
 }
 
 /* openTap(name, with vnet header) */
