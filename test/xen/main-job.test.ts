@@ -1,0 +1,209 @@
+/**
+ * The main job on an unmodified Xen: guests created by plain `xl create` whose QEMU runs in our stub domain.
+ * One host for all of it; the numbers are those of the bars that the project holds itself to.
+ */
+
+import { statSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
+import { guestDisk } from "../../scripts/lab/guest-disk.ts";
+import { LabHost } from "../../scripts/lab/host.ts";
+import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../../scripts/lab/shell-stubdom.ts";
+import { inStubdom, spread, withShell } from "./support.ts";
+
+let host: LabHost;
+
+beforeAll(async () => {
+  host = await LabHost.start({ dom0: "trixie" });
+  console.log(`dom0 answers after ${(host.bootTime / 1000).toFixed(1)} s`);
+});
+
+afterAll(async () => {
+  await host?.stop();
+});
+
+/** Milliseconds since its kernel booted at which the agent began a phase. */
+function phase(agent: Record<string, string>, name: string): number {
+  const value = Number(agent[`phases/${name}`]);
+  expect(value, `phases/${name}`).toBeGreaterThan(0);
+  return value;
+}
+
+describe("the image", () => {
+  it("is at most 8.0 MB of kernel and ramdisk, the agent at most 3.0 MB", () => {
+    const size = (name: string) => statSync(`dist/${name}`).size;
+    expect(size("stubdom-linux-kernel") + size("stubdom-linux-ramdisk")).toBeLessThanOrEqual(8_000_000);
+    expect(size("stubdom")).toBeLessThanOrEqual(3_000_000);
+  });
+});
+
+describe("a guest with a disk, a NIC and 64 MiB of stub domain", () => {
+  let guest: Guest;
+
+  beforeAll(async () => {
+    await host.run("ip link add xenbr0 type bridge && ip link set xenbr0 up");
+    guest = await createGuest(host, {
+      name: "main",
+      images: { hda: await guestDisk({ jobs: ["sha256", "reboot:4"] }) },
+      nics: [{ mac: "00:16:3e:00:00:01", bridge: "xenbr0", model: "e1000" }],
+      stubdom: { memory: 64, ...withShell },
+    });
+  });
+
+  afterAll(async () => {
+    await guest?.destroy();
+  });
+
+  it("boots from its disk, reboots three times and runs on", async () => {
+    await guest.waitForSerial("guest: boots 1", 240);
+    await guest.waitForSerial("guest: nic eth0 00:16:3e:00:00:01 e1000", 30);
+    await guest.waitForSerial("guest: boots 4", 600);
+    await guest.waitForSerial("guest: ready", 120);
+    const log = await guest.qemuDmLog();
+    const least = /low-water mark (\d+) KiB/.exec(log)?.[1];
+    console.log(`low-water mark ${least} KiB of a 64 MiB stub domain`);
+    expect(Number(least)).toBeGreaterThan(4096);
+    expect(log).not.toMatch(/ error /);
+  });
+
+  it("tells dom0 what it does", async () => {
+    const agent = await guest.agent();
+    expect(agent).toMatchObject({ phase: "running", version: expect.stringMatching(/^\d+\.\d+\.\d+$/) });
+    expect(Number(agent["qemu/pid"])).toBeGreaterThan(1);
+    expect(phase(agent, "running")).toBeGreaterThan(phase(agent, "qemu-start"));
+    expect(agent.error ?? "").toBe("");
+  });
+
+  it("answers 100 QMP sessions back to back on libxl's socket", async () => {
+    const client = `
+import json, socket, sys
+for n in range(100):
+    s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1]); f = s.makefile("rb")
+    assert "QMP" in json.loads(f.readline())
+    for command, key in (("qmp_capabilities", None), ("query-status", "running")):
+        s.sendall(json.dumps({"execute": command}).encode() + b"\\n")
+        answer = json.loads(f.readline())
+        while "event" in answer: answer = json.loads(f.readline())
+        assert "return" in answer and (key is None or answer["return"][key] is True), answer
+    s.close()
+print("all answered")
+`;
+    const socket = `/var/run/xen/qmp-libxl-${await guest.domid()}`;
+    const began = Date.now();
+    const { stdout } = await host.run(["python3", "-", socket], { input: client, timeout: 400 });
+    expect(stdout.trim()).toBe("all answered");
+    console.log(`100 QMP sessions in ${((Date.now() - began) / 1000).toFixed(1)} s`);
+  });
+
+  it("has a command line in its debug shell", async () => {
+    const text = await inStubdom(
+      guest,
+      [
+        "stubdom status --json; stubdom devices; stubdom argv --json; stubdom qmp query-status --json",
+        "stubdom xenstore read target; stubdom xenstore ls device/vbd; stubdom log | tail -n 1",
+        "stubdom qmp no-such-command; echo status $?",
+      ].join("\n"),
+    );
+    const lines = text.split(/\r?\n/);
+    expect(JSON.parse(lines[0] ?? "")).toMatchObject({ phase: "running", target: await guest.domid() });
+    expect(text).toMatch(/vbd +disk hda +\/dev\/xvda, connected/);
+    expect(text).toContain('{"libxl":["');
+    expect(text).toContain('"status":"running"');
+    expect(text).toContain(`device/vbd/768/device-type = "disk"`);
+    expect(text).toMatch(/CommandNotFound|has not been found/);
+    expect(text).toContain("status 1");
+  });
+
+  it("keeps PID 1 within 4 MB resident, and asleep while nothing happens", async () => {
+    const status = "cat /proc/1/status";
+    const text = await inStubdom(
+      guest,
+      `a=$(${status}); sleep 60; b=$(${status}); echo "$a"; echo "$b"`,
+      200,
+    );
+    const values = (name: string) =>
+      [...text.matchAll(new RegExp(`^${name}:\\s+(\\d+)`, "gm"))].map(([, n]) => Number(n));
+    const [resident = Number.NaN] = values("VmRSS");
+    console.log(`PID 1: ${resident} KiB resident`);
+    expect(resident * 1024).toBeLessThanOrEqual(4_000_000);
+    const [before, after] = values("voluntary_ctxt_switches");
+    expect(before).toBeGreaterThan(0);
+    expect(after).toBe(before);
+  });
+
+  it("tells of QEMU's death within a second, and ends with reason crash", async () => {
+    const stubdom = await guest.stubdomId();
+    const agent = `/local/domain/${stubdom}/device-model/${await guest.domid()}/agent`;
+    const pid = await xenstoreRead(host, `${agent}/qemu/pid`);
+    const watching = host.run(
+      `xenstore-watch -n 2 ${agent}/error >/dev/null; date +%s.%N; xenstore-read ${agent}/error`,
+      { timeout: 120 },
+    );
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await inStubdom(guest, `kill -KILL ${pid}; sleep 5`).catch(() => "");
+    const { stdout } = await watching;
+    expect(stdout).toMatch(/QEMU was killed by SIGKILL/);
+    const log = await guest.qemuDmLog();
+    expect(log.match(/ error .*QEMU was killed by SIGKILL/g)).toHaveLength(1);
+    await expect
+      .poll(async () => (await host.run(`xl list | awk '$1 == "main-dm" { print $5 }'`)).stdout.trim(), {
+        timeout: 30_000,
+      })
+      .toMatch(/c|^$/);
+  });
+});
+
+describe("plain xl create", () => {
+  it("succeeds 20 times of 20, far from libxl's 30 s", async () => {
+    const running: number[] = [];
+    const returned: number[] = [];
+    for (let n = 0; n < 20; n++) {
+      const guest = await createGuest(host, { name: `again${n}`, images: { hda: 4 } });
+      const { stdout } = await host.run("cat /proc/uptime");
+      expect(Number(stdout.split(" ")[0])).toBeGreaterThan(0);
+      running.push(phase(await guest.agent(), "running") / 1000);
+      returned.push(guest.createTime / 1000);
+      await guest.destroy();
+    }
+    console.log(
+      `20 of 20; stub domain's kernel to running: ${spread(running)} s; xl create: ${spread(returned)} s`,
+    );
+    // libxl's clock runs from the unpause, a little before the kernel's own.
+    expect(Math.max(...running)).toBeLessThan(20);
+  });
+});
+
+describe("PID 1's own share of the boot", () => {
+  it("is at most a fifth of what a shell script takes for the same steps", async () => {
+    const nics = [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0" }];
+    const ramdisk = "/root/shell-stubdom-ramdisk";
+    await host.push(await shellStubdomRamdisk(), ramdisk);
+    const ours: number[] = [];
+    const script: number[] = [];
+    for (let n = 0; n < 3; n++) {
+      const guest = await createGuest(host, { name: `ours${n}`, images: { hda: 4 }, nics });
+      const agent = await guest.agent();
+      const waited = phase(agent, "network") - phase(agent, "frontends");
+      ours.push(phase(agent, "qemu-answers") - phase(agent, "init") - waited);
+      await guest.destroy();
+
+      const shell = await createGuest(host, {
+        name: `shell${n}`,
+        images: { hda: 4 },
+        nics,
+        stubdom: { ramdisk, memory: 128, cmdline: `quiet ${SHELL_STUBDOM_CMDLINE}` },
+      });
+      const log = await shell.qemuDmLog();
+      const line = /QEMU after ([\d.]+) s; began ([\d.]+), waited for devices from ([\d.]+) to ([\d.]+)/.exec(
+        log,
+      );
+      const [after, began, from, to] = (line ?? []).slice(1).map(Number);
+      expect(line, log).not.toBeNull();
+      script.push(1000 * ((after ?? 0) - (began ?? 0) - ((to ?? 0) - (from ?? 0))));
+      await shell.destroy();
+    }
+    console.log(`agent: ${spread(ours)} ms; shell script: ${spread(script)} ms`);
+    const median = (values: number[]) => values.sort((a, b) => a - b)[1] ?? Number.NaN;
+    expect(median(ours)).toBeLessThanOrEqual(median(script) / 5);
+  });
+});

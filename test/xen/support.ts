@@ -1,0 +1,42 @@
+/** What the tests on the emulated host share; the host itself is in scripts/lab. */
+
+import type { Guest } from "../../scripts/lab/guest.ts";
+
+/** What a guest needs so that {@link inStubdom} works. */
+export const withShell = { cmdline: "quiet stubdom.shell=1" };
+
+/**
+ * Runs a script in the debug shell of a guest's stub domain, over Xen's own vchan-socket-proxy, and returns
+ * what it printed. The session stays open until the script has ended.
+ */
+export async function inStubdom(guest: Guest, script: string, seconds = 120): Promise<string> {
+  const [stubdom, target] = [await guest.stubdomId(), await guest.domid()];
+  const path = `/local/domain/${stubdom}/device-model/${target}/agent/shell`;
+  const proxy = `exec "$(ls -d /usr/lib/xen-*/bin | tail -n 1)"/vchan-socket-proxy --mode=client ${stubdom} ${path} -`;
+  const session = guest.host.spawn(["/bin/sh", "-c", proxy]);
+  // Built in two pieces, so that the words of the command itself are not taken for its answer.
+  session.write(Buffer.from(`{ ${script}\n}; echo "@@" END $?; exec sleep 60\n`));
+  return new Promise((resolve, reject) => {
+    let text = "";
+    const timer = setTimeout(() => {
+      session.kill(9);
+      reject(new Error(`the debug shell of ${guest.name} did not finish in ${seconds} s; it said:\n${text}`));
+    }, seconds * 1000);
+    session.on("stdout", (chunk) => {
+      text += new TextDecoder().decode(chunk);
+      const end = text.indexOf("@@ END ");
+      if (end < 0) return;
+      clearTimeout(timer);
+      session.kill(9);
+      // busybox prints its prompt on the same line as the first word.
+      resolve(text.slice(0, end).replaceAll("stubdom# ", ""));
+    });
+  });
+}
+
+/** Statistics of a sample for a line in the log. */
+export function spread(values: readonly number[]): string {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
+  return `min ${at(0).toFixed(1)}, median ${at(0.5).toFixed(1)}, max ${at(1).toFixed(1)}`;
+}
