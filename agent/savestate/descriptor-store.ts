@@ -4,21 +4,18 @@ import { StateSpaceError } from "./errors.ts";
 
 /** A {@link BlockStore} over a descriptor of a file or block device, which it owns. */
 export class DescriptorStore implements BlockStore {
-  #size: number;
   #closed = false;
 
-  /** @param enlarge makes what is behind the descriptor at least so large; its size is looked at anew then */
+  /** @param enlarge makes what is behind the descriptor at least so large */
   constructor(
     private readonly platform: Pick<Platform, "descriptors" | "storage">,
     readonly fd: number,
     private readonly enlarge: (size: number) => Promise<void> = () =>
       Promise.reject(new StateSpaceError("it cannot grow")),
-  ) {
-    this.#size = platform.descriptors.size(fd);
-  }
+  ) {}
 
   get size(): number {
-    return this.#size;
+    return this.platform.descriptors.size(this.fd);
   }
 
   read(offset: number, into: Uint8Array): Promise<number> {
@@ -35,8 +32,7 @@ export class DescriptorStore implements BlockStore {
 
   async grow(size: number): Promise<void> {
     await this.enlarge(size);
-    this.#size = this.platform.descriptors.size(this.fd);
-    if (this.#size < size) throw new StateSpaceError(`it has ${this.#size} bytes, ${size} are needed`);
+    if (this.size < size) throw new StateSpaceError(`it has ${this.size} bytes, ${size} are needed`);
   }
 
   buffer(size: number): Uint8Array {

@@ -12,6 +12,9 @@ const stallDeadline = 30_000;
 /** The command as a whole; how far it has come is what {@link stallDeadline} is for. */
 const commandDeadline = 600_000;
 
+/** The agent's own connection to QEMU. */
+export type Qmp = Pick<QmpClient, "execute">;
+
 /** Takes bytes where it wants them: see ExtentWriter. */
 export interface StateSink {
   readonly room: Uint8Array;
@@ -27,7 +30,7 @@ export interface StateSink {
  */
 export async function saveThroughFifo(
   platform: Platform,
-  qmp: QmpClient,
+  qmp: Qmp,
   args: JsonObject,
   sink: StateSink,
 ): Promise<void> {

@@ -1,4 +1,3 @@
-import type { QmpClient } from "../qmp/client.ts";
 import { isJsonObject, type JsonObject } from "../qmp/framing.ts";
 import type { CommandHandler } from "../qmp/proxy.ts";
 import { SaveConsole } from "./console.ts";
@@ -8,7 +7,7 @@ import { TransferError } from "./errors.ts";
 import { ExtentWriter } from "./extent.ts";
 import { defaultChunkSize } from "./format.ts";
 import { HelperAbsent, HelperLink } from "./helper-link.ts";
-import { saveThroughFifo } from "./qemu-output.ts";
+import { type Qmp, saveThroughFifo } from "./qemu-output.ts";
 import { release, StateDisk } from "./state-disk.ts";
 
 /** What the disk is made for at first; it grows with what QEMU writes. */
@@ -34,7 +33,7 @@ export class StateSaver {
 
   constructor(
     private readonly context: StateContext,
-    private readonly qmp: QmpClient,
+    private readonly qmp: Qmp,
   ) {
     const { xenstore, platform, log, domid, target } = context;
     this.#helper = new HelperLink(xenstore, platform.clock, log, domid, target);

@@ -33,7 +33,7 @@ export class StateDisk {
       throw new TransferError(`dom0 attached vbd ${attached.device}, expected was ${stateDevice.number}`);
     }
     const frontend = await BlockFrontend.read(xenstore, attached.device);
-    const [outcome] = await waitForFrontends(xenstore, platform.files, [frontend], deviceDeadline);
+    const [outcome] = await waitForFrontends(xenstore, platform, [frontend], deviceDeadline);
     if (outcome === undefined || !outcome.connected) {
       throw new TransferError(outcome?.error.message ?? "the state disk did not appear");
     }

@@ -133,6 +133,12 @@ export class FakeXenstored {
     this.#targets.set(domid, target);
   }
 
+  /** The toolstack introduces a domain: watches on @introduceDomain fire. */
+  introduceDomain(domid: number): void {
+    this.#introduced.add(domid);
+    this.#announce([{ path: "@introduceDomain" }]);
+  }
+
   /** The domain ends: its watches on @releaseDomain fire. */
   releaseDomain(domid: number): void {
     this.#introduced.delete(domid);
@@ -314,7 +320,9 @@ export class FakeXenstored {
     const parent = store.nodes.get(parentPath);
     if (parent === undefined || (!asDom0 && !this.#may(parent, domid, "write"))) throw new Refusal("EACCES");
     const [owner, ...others] = parent.permissions;
-    const permissions = [{ domid, access: owner?.access ?? "none" }, ...others];
+    // What a guest creates is its own; what dom0 creates belongs to whom the parent belongs.
+    const created = { domid: domid === 0 ? (owner?.domid ?? 0) : domid, access: owner?.access ?? "none" };
+    const permissions = [created, ...others];
     store.nodes.set(path, { value, permissions, generation: ++this.#generation });
     store.nodes.set(parentPath, { ...parent, generation: ++this.#generation });
     return [{ path }];

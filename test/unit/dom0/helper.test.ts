@@ -1,0 +1,294 @@
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { Helper } from "../../../agent/dom0/helper.ts";
+import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settings.ts";
+import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
+import { helperHome, requestNode, stateDevice } from "../../../agent/savestate/protocol.ts";
+import { StateSaver } from "../../../agent/savestate/save.ts";
+import { type FakeProcess, FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
+import { FakeXenstored } from "../../fakes/xenstored.ts";
+import { randomBytes } from "../savestate/support.ts";
+
+const settings: HelperSettings = { ...defaultSettings, limit: 1 << 20, keepFree: 0 };
+let host: FakeXenHost;
+let daemon: FakeXenstored;
+const running: { helper: Helper; process: FakeProcess }[] = [];
+
+beforeEach(async () => {
+  daemon = new FakeXenstored({ largestPiece: 4096 });
+  host = new FakeXenHost(daemon);
+  await host.start();
+});
+
+afterEach(async () => {
+  for (const { helper, process } of running.splice(0)) if (!process.dead) await helper.stop();
+  host.stop();
+});
+
+async function startHelper(own: Partial<HelperSettings> = {}, log: Logger = silentLogger) {
+  const process = host.process(0);
+  const helper = new Helper(process.platform, process.connect(), log, { ...settings, ...own }, () => {});
+  running.push({ helper, process });
+  await helper.start();
+  return { helper, process };
+}
+
+function stubdom(domid: number, target: number, state: Uint8Array, failAt?: number) {
+  const process = host.process(domid);
+  const xenstore = process.connect();
+  const context = { platform: process.platform, xenstore, log: silentLogger, domid, target };
+  const qemu = new FakeSavingQemu(process, state, failAt);
+  const saver = new StateSaver(context, qemu);
+  return { process, xenstore, qemu, save: () => saver.handler({ filename: "/dev/fdset/1", live: true }) };
+}
+
+const until = async (what: () => boolean) => {
+  for (let i = 0; i < 2000 && !what(); i++) await new Promise((resolve) => setTimeout(resolve, 2));
+  expect(what()).toBe(true);
+};
+
+const saved = (target: number) => host.file(`/var/lib/xen/qemu-save.${target}`);
+
+/** Nothing of a transfer is left anywhere, but for what is meant to be. */
+function expectNothingLeft(domid: number): void {
+  const { number } = stateDevice;
+  expect(daemon.get(`/local/domain/${domid}/device/vbd/${number}`)).toBeUndefined();
+  expect(daemon.get(`/local/domain/0/backend/vbd/${domid}`)).toBeUndefined();
+  expect(daemon.get(`/libxl/${domid}/device/vbd/${number}`)).toBeUndefined();
+  expect(host.loops).toEqual([]);
+  expect([...host.dom0Files.keys()].filter((path) => path.includes(".linux-stubdom"))).toEqual([]);
+}
+
+test("a state goes from QEMU to where libxl reads it, byte for byte", async () => {
+  const { process } = await startHelper();
+  host.addStubdom(5, 4);
+  const state = randomBytes(300_000, 1);
+  const guest = stubdom(5, 4, state);
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  expect(await guest.save()).toEqual({});
+  expect(Buffer.from(saved(4) ?? []).equals(Buffer.from(state))).toBe(true);
+  expectNothingLeft(5);
+  expect(guest.process.opened.size).toBe(0);
+  // The lock alone.
+  expect(process.opened.size).toBe(1);
+  // A checkpoint later, with another state: the file is the new one.
+  guest.qemu.state = randomBytes(50_000, 2);
+  await guest.save();
+  expect(Buffer.from(saved(4) ?? []).equals(Buffer.from(guest.qemu.state))).toBe(true);
+});
+
+test("a state over the limit is refused, nothing is left, and a smaller one goes through after it", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(2 << 20, 1));
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await expect(guest.save()).rejects.toThrow(/the limit for one stub domain is 1048576/);
+  expectNothingLeft(5);
+  expect(saved(4)).toBeUndefined();
+  guest.qemu.state = randomBytes(1000, 1);
+  await guest.save();
+  expect(saved(4)?.length).toBe(1000);
+});
+
+test("QEMU that dies in the middle: a failure, and nothing left", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(200_000, 1), 100_000);
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await expect(guest.save()).rejects.toThrow(/QEMU was killed/);
+  await until(() => host.loops.length === 0);
+  expectNothingLeft(5);
+  expect(saved(4)).toBeUndefined();
+});
+
+test("the stub domain is destroyed in the middle: the helper lets go of all of it", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(600_000, 1));
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  guest.process.onStep = (step) => {
+    if (step !== `write ${stateDevice.name}`) return;
+    guest.process.kill();
+    host.destroy(5, 4);
+  };
+  await Promise.race([guest.save().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 200))]);
+  await until(() => daemon.get(`${helperHome}/5`) === undefined && host.loops.length === 0);
+  expectNothingLeft(5);
+  expect(saved(4)).toBeUndefined();
+});
+
+test("a frontend that never closes does not keep the disk", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  host.stubborn.add(5);
+  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await guest.save();
+  expect(saved(4)?.length).toBe(1000);
+  expectNothingLeft(5);
+}, 20_000);
+
+test("a domain that no guest knows as its stub domain is not served", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  daemon.set("/local/domain/7/target", "4");
+  host.addStubdom(9, 8);
+  await until(() => daemon.get(`${helperHome}/9/answer`) !== undefined);
+  expect(daemon.get(`${helperHome}/7/answer`)).toBeUndefined();
+});
+
+test("only its own domain can read an answer, and cannot write it", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  host.addStubdom(6, 3);
+  await until(
+    () =>
+      daemon.get(`${helperHome}/5/answer`) !== undefined &&
+      daemon.get(`${helperHome}/6/answer`) !== undefined,
+  );
+  const own = host.process(5).connect();
+  expect(await own.readText(`${helperHome}/5/answer`)).toBe("1 0 ready");
+  await expect(own.readText(`${helperHome}/6/answer`)).rejects.toThrow(/EACCES/);
+  await expect(own.write(`${helperHome}/5/answer`, "1 0 ready")).rejects.toThrow(/EACCES/);
+  own.close();
+});
+
+test("whatever is written to a request node, the helper goes on and touches no file", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  const before = [...host.dom0Files.keys()].sort();
+  const own = host.process(5).connect();
+  const nasty = [
+    "",
+    "1",
+    "1 1 commit 5",
+    "1 2 grow 99999",
+    "1 3 save 9007199254740991",
+    "x".repeat(4000),
+    "1 4 restore",
+    "1 5 save ../../etc/shadow",
+    "\0\0",
+    "2 9 save 1",
+  ];
+  for (const text of nasty) {
+    await own.write(requestNode(5, 4), text);
+    await new Promise((resolve) => setTimeout(resolve, 60));
+  }
+  expect([...host.dom0Files.keys()].sort()).toEqual(before);
+  expect(host.loops).toEqual([]);
+  await own.remove(requestNode(5, 4));
+  own.close();
+  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  await guest.save();
+  expect(saved(4)?.length).toBe(1000);
+});
+
+test("twenty stub domains save at once, one floods: nobody waits more than twice as long", async () => {
+  await startHelper();
+  const guests = Array.from({ length: 20 }, (_, i) => {
+    host.addStubdom(100 + i, 200 + i);
+    return stubdom(100 + i, 200 + i, randomBytes(60_000, i));
+  });
+  host.addStubdom(99, 199);
+  await until(() => guests.every((_, i) => daemon.get(`${helperHome}/${100 + i}/answer`) !== undefined));
+  const round = async () => {
+    const began = performance.now();
+    await Promise.all(guests.map((guest) => guest.save()));
+    return performance.now() - began;
+  };
+  await round();
+  const quiet = Math.min(await round(), await round());
+  const hostile = host.process(99).connect();
+  let flooding = true;
+  const flood = (async () => {
+    for (let i = 1; flooding; i++) {
+      await hostile.write(requestNode(99, 199), `1 ${i} save 99999999999`);
+      // As fast as this process lets others run at all: in memory, nothing else slows a writer down.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  })();
+  const flooded = Math.min(await round(), await round());
+  flooding = false;
+  await flood;
+  hostile.close();
+  for (const [i] of guests.entries()) expect(saved(200 + i)).toEqual(randomBytes(60_000, i));
+  expect(host.loops).toEqual([]);
+  expect(flooded).toBeLessThan(2 * quiet);
+}, 60_000);
+
+test("killed at every step, on either side: no half state, no leak, and the next save works", async () => {
+  const state = randomBytes(20_000, 1);
+  // One save, to learn the steps; each name's first and last occurrence are where to kill.
+  const learn = await startHelper();
+  host.addStubdom(5, 4);
+  const first = stubdom(5, 4, state);
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  const began = learn.process.steps.length;
+  await first.save();
+  const points = {
+    helper: pointsOf(learn.process.steps.slice(began)),
+    stubdom: pointsOf(first.process.steps),
+  };
+  expect(points.helper.length).toBeGreaterThanOrEqual(12);
+  expect(points.stubdom.length).toBeGreaterThanOrEqual(8);
+  await learn.helper.stop();
+  learn.process.kill();
+
+  let domid = 10;
+  for (const side of ["helper", "stubdom"] as const) {
+    for (const [name, occurrence] of points[side]) {
+      const label = `${side} killed at "${name}" number ${occurrence}`;
+      domid += 2;
+      const target = domid + 1;
+      const victim = await startHelper();
+      host.addStubdom(domid, target);
+      const guest = stubdom(domid, target, state);
+      await until(() => daemon.get(`${helperHome}/${domid}/answer`) !== undefined);
+      const process = side === "helper" ? victim.process : guest.process;
+      let left = occurrence;
+      process.onStep = (step) => {
+        if (step === name && --left === 0) process.kill();
+      };
+      const outcome = await Promise.race([
+        guest.save().then(
+          () => "saved",
+          () => "failed",
+        ),
+        new Promise((resolve) => setTimeout(() => resolve("silent"), 1500)),
+      ]);
+      // What lies under the final name is whole, and it is there if xl was told so.
+      const file = saved(target);
+      if (file !== undefined) expect(Buffer.from(file).equals(Buffer.from(state)), label).toBe(true);
+      if (outcome === "saved") expect(file, label).toBeDefined();
+      if (side === "helper") expect(outcome, label).not.toBe("silent");
+      if (side === "stubdom") host.destroy(domid, target);
+      if (!victim.process.dead) await victim.helper.stop();
+      victim.process.kill();
+      const again = await startHelper();
+      await until(() => host.loops.length === 0);
+      expectNothingLeft(domid);
+      if (side === "helper") {
+        await until(() => daemon.get(`${helperHome}/${domid}/answer`) !== undefined);
+        await guest.save();
+        expect(saved(target), label).toEqual(state);
+        host.destroy(domid, target);
+      }
+      await again.helper.stop();
+      again.process.kill();
+    }
+  }
+}, 240_000);
+
+function pointsOf(steps: readonly string[]): [string, number][] {
+  const counts = new Map<string, number>();
+  for (const step of steps) counts.set(step, (counts.get(step) ?? 0) + 1);
+  return [...counts].flatMap(([name, count]): [string, number][] =>
+    count === 1
+      ? [[name, 1]]
+      : [
+          [name, 1],
+          [name, Math.ceil(count / 2)],
+          [name, count],
+        ],
+  );
+}
