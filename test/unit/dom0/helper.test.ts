@@ -265,7 +265,13 @@ test("killed at every step, on either side: no half state, no leak, and the next
       if (!victim.process.dead) await victim.helper.stop();
       victim.process.kill();
       const again = await startHelper();
-      await until(() => host.loops.length === 0);
+      const { number } = stateDevice;
+      const front = `/local/domain/${domid}/device/vbd/${number}`;
+      await until(
+        () => host.loops.length === 0 && daemon.get(`/local/domain/0/backend/vbd/${domid}`) === undefined,
+      );
+      await until(() => daemon.get(front) === undefined);
+      await until(() => daemon.get(`/libxl/${domid}/device/vbd/${number}`) === undefined);
       expectNothingLeft(domid);
       if (side === "helper") {
         await until(() => daemon.get(`${helperHome}/${domid}/answer`) !== undefined);
