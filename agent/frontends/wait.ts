@@ -1,7 +1,8 @@
 /** Waiting for PV devices to come up: all at once, by one watch, until one deadline. */
-import type { FileSystem, Timer } from "../platform/port.ts";
+import type { FileSystem, Platform, Timer } from "../platform/port.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
 import { BadNode, type FrontendFailure, NotConnected } from "./errors.ts";
+import { KernelEvents } from "./kernel-events.ts";
 import { type Frontend, parseState, stateText, XenbusState } from "./xenbus.ts";
 
 export type { Frontend } from "./xenbus.ts";
@@ -22,16 +23,20 @@ export type FrontendOutcome =
 /**
  * Waits until each of `frontends` is connected and has its Linux device, or `milliseconds` have passed, or its
  * backend has closed it; one outcome for each, in the same order. Those that are not to be awaited count as
- * absent from the start: leave them out. Rejects only with {@link XenstoreFailure}.
+ * absent from the start: leave them out. Rejects only with {@link XenstoreFailure} and {@link SystemError}.
  */
 export async function waitForFrontends(
   client: XenstoreClient,
-  files: FileSystem,
+  platform: Pick<Platform, "files" | "descriptors" | "sockets">,
   frontends: readonly Frontend[],
   milliseconds: number = defaultDeadline,
 ): Promise<FrontendOutcome[]> {
   if (frontends.length === 0) return [];
-  const waits = frontends.map((frontend) => new FrontendWait(client, files, frontend, milliseconds));
+  const { files } = platform;
+  const events = new KernelEvents(platform, () => {
+    for (const wait of waits) wait.kernelEvent();
+  });
+  const waits = frontends.map((frontend) => new FrontendWait(client, files, events, frontend, milliseconds));
   let lose: (error: unknown) => void = () => {};
   const lost = new Promise<never>((_resolve, reject) => {
     lose = reject;
@@ -53,13 +58,10 @@ export async function waitForFrontends(
     return await Promise.race([settled, lost]);
   } finally {
     for (const wait of waits) wait.stop();
+    events.close();
     void watch?.stop().catch(() => {});
   }
 }
-
-/** Pauses between looks for the Linux device of a frontend that says it is connected, in milliseconds. */
-const firstPause = 1;
-const longestPause = 50;
 
 /** One frontend on its way. */
 class FrontendWait {
@@ -68,8 +70,8 @@ class FrontendWait {
   #fail: (error: unknown) => void = () => {};
   readonly #began: number;
   readonly #deadline: Timer;
-  #pause: Timer | undefined;
-  #nextPause = firstPause;
+  /** The frontend says that it is, and its Linux device was not there yet. */
+  #connected = false;
   #done = false;
   #looking = false;
   #again = false;
@@ -77,6 +79,7 @@ class FrontendWait {
   constructor(
     private readonly client: XenstoreClient,
     private readonly files: FileSystem,
+    private readonly events: KernelEvents,
     private readonly frontend: Frontend,
     milliseconds: number,
   ) {
@@ -94,11 +97,20 @@ class FrontendWait {
     if (path === node || node.startsWith(`${path}/`)) void this.#look();
   }
 
+  /** Some device came or went. */
+  kernelEvent(): void {
+    if (!this.#connected || this.#done) return;
+    try {
+      this.#deviceIsThere();
+    } catch (error) {
+      this.#refuse(error);
+    }
+  }
+
   /** Idempotent. */
   stop(): void {
     this.#done = true;
     this.#deadline.cancel();
-    this.#pause?.cancel();
   }
 
   /** One read at a time; an event during a read asks for one more, for the value may be older than it. */
@@ -121,33 +133,29 @@ class FrontendWait {
 
   #take(state: number | undefined): void {
     if (this.#done) return;
-    if (state === XenbusState.Connected) this.#lookForDevice();
+    this.#connected = state === XenbusState.Connected;
+    if (this.#connected) this.#lookForDevice();
     // Our own driver or the backend has given the device up: nothing more will come of it.
     else if (state === XenbusState.Closing || state === XenbusState.Closed) void this.#giveUp();
   }
 
   /**
-   * blkfront says Connected just before it adds its disk, and no event comes when it has: a few short pauses
-   * bridge what is normally microseconds.
+   * blkfront says Connected just before it adds its disk. What is not there yet is announced by the kernel;
+   * what came before that could be heard is seen by the second look.
    */
   #lookForDevice(): void {
-    this.#pause?.cancel();
+    if (this.#deviceIsThere()) return;
+    this.events.open();
+    this.#deviceIsThere();
+  }
+
+  #deviceIsThere(): boolean {
     const devices = this.frontend.linuxDevices(this.files);
-    if (devices.length > 0) {
-      const { frontend } = this;
-      const milliseconds = this.client.clock.now() - this.#began;
-      this.stop();
-      this.#settle({ connected: true, frontend, devices, milliseconds });
-      return;
-    }
-    this.#pause = this.client.clock.setTimer(this.#nextPause, () => {
-      try {
-        this.#lookForDevice();
-      } catch (error) {
-        this.#refuse(error);
-      }
-    });
-    this.#nextPause = Math.min(2 * this.#nextPause, longestPause);
+    if (devices.length === 0) return false;
+    this.stop();
+    const milliseconds = this.client.clock.now() - this.#began;
+    this.#settle({ connected: true, frontend: this.frontend, devices, milliseconds });
+    return true;
   }
 
   /** Collects where both sides stand and what they left in xenstore, and settles with that. */

@@ -178,16 +178,15 @@ export class Stubdom {
    * deadline; a slow dom0 is no reason to fail.
    */
   async #connectFrontends(store: XenstoreClient, dm: DmArguments, config: Config): Promise<void> {
-    const { files } = this.platform;
     const found = await discoverFrontends(store);
     const needed = neededFrontends(found, dm);
     this.#frontends = allFrontends(found);
     const patience = Math.min(config.lateNotice, config.frontendDeadline);
-    const late = this.#take(await waitForFrontends(store, files, needed, patience));
+    const late = this.#take(await waitForFrontends(store, this.platform, needed, patience));
     for (const { error } of late) this.#warn(error.message);
     const rest = late.map(({ frontend }) => frontend);
     const [missing] = this.#take(
-      await waitForFrontends(store, files, rest, config.frontendDeadline - patience),
+      await waitForFrontends(store, this.platform, rest, config.frontendDeadline - patience),
     );
     if (missing !== undefined) throw missing.error;
     for (const device of dm.serials) this.#holdRaw(device);

@@ -149,6 +149,8 @@ export interface Sockets {
   pipe(): [number, number];
   /** NETLINK_ROUTE socket, bound; one datagram a read or write. */
   netlinkRoute(): number;
+  /** NETLINK_KOBJECT_UEVENT socket, bound to the kernel's own events; one event a read, overruns untold. */
+  kernelEvents(): number;
   /** TAP device `name` (IFF_TAP | IFF_NO_PI), its queue's descriptor; `vnetHeader` adds IFF_VNET_HDR. */
   openTap(name: string, vnetHeader: boolean): number;
   /** Raw 8-bit mode, no echo, no translation, no signals. */

@@ -106,7 +106,7 @@ export class Screen {
   async #firstWait(): Promise<void> {
     const { store, platform, log, framebuffer, keyboards } = this.context;
     const devices = [framebuffer, ...keyboards];
-    for (const outcome of await waitForFrontends(store, platform.files, devices, patience)) {
+    for (const outcome of await waitForFrontends(store, platform, devices, patience)) {
       if (!outcome.connected) log.warn({}, outcome.error.message);
     }
   }

@@ -51,6 +51,7 @@ declare module "stubdom-native" {
   export function connectUnix(path: string): Result;
   export function pipe(): [number, number] | Result;
   export function netlinkRoute(groups: number): Result;
+  export function kernelEvents(): Result;
   export function openTap(name: string, vnetHeader: boolean): Result;
   export function terminalRaw(fd: number): Result;
   export function openTerminalRaw(path: string): Result;

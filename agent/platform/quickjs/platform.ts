@@ -181,6 +181,7 @@ const sockets: Sockets = {
   connectUnix: (path) => checked(native.connectUnix(path), "connect", path),
   pipe: () => resultOf(native.pipe(), "pipe", ""),
   netlinkRoute: () => checked(native.netlinkRoute(1), "socket", "NETLINK_ROUTE"),
+  kernelEvents: () => checked(native.kernelEvents(), "socket", "NETLINK_KOBJECT_UEVENT"),
   openTap: (name, vnetHeader) => checked(native.openTap(name, vnetHeader), "tap", name),
   terminalRaw: (fd) => void checked(native.terminalRaw(fd), "tcsetattr", fd),
   openTerminalRaw: (path) => checked(native.openTerminalRaw(path), "open terminal", path),

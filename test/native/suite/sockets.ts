@@ -111,6 +111,32 @@ export const socketTests: Record<string, Group> = {
       }
     },
   },
+  kernelEvents: {
+    "tells of a device, and nothing before": async () => {
+      close(done(native.openTap("before", false)));
+      const fd = done(native.kernelEvents());
+      const event = new Uint8Array(2048);
+      equal(native.read(fd, event), errno.EAGAIN);
+      const tap = done(native.openTap("tap0", false));
+      await ready(fd);
+      const length = done(native.read(fd, event));
+      equal(native.decodeText(event.subarray(0, length)).split("\0")[0], "add@/devices/virtual/net/tap0");
+      close(tap, fd);
+    },
+    "an event that does not fit is cut, one that nobody reads in time is no error": async () => {
+      const fd = done(native.kernelEvents());
+      for (let taps = 0; taps < 300; taps++) close(done(native.openTap(`tap${taps}`, false)));
+      await ready(fd);
+      equal(native.read(fd, new Uint8Array(3)), 3);
+      for (let left = 2000; left > 0; left--) {
+        const result = native.read(fd, new Uint8Array(2048));
+        if (result === errno.EAGAIN) break;
+        done(result);
+      }
+      equal(native.read(fd, new Uint8Array(1)), errno.EAGAIN);
+      close(fd);
+    },
+  },
   openTap: {
     ...refusals("openTap", native.openTap, "text"),
     "as long as a name can be, and no longer": () => {

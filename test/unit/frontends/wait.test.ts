@@ -2,10 +2,11 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { allFrontends, discoverFrontends, type Frontends } from "../../../agent/frontends/discover.ts";
 import { BadNode, NotConnected } from "../../../agent/frontends/errors.ts";
 import { type FrontendOutcome, waitForFrontends } from "../../../agent/frontends/wait.ts";
+import type { Platform } from "../../../agent/platform/port.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { ConnectionLost } from "../../../agent/xenstore/errors.ts";
 import { FakeClock, settle } from "../../fakes/clock.ts";
-import { FakeFiles } from "../../fakes/platform.ts";
+import { FakeFiles, fakePlatform } from "../../fakes/platform.ts";
 import { home, StubdomTree, stubdomId } from "../../fakes/stubdom-tree.ts";
 import { type FakeXenbus, FakeXenstored } from "../../fakes/xenstored.ts";
 
@@ -15,6 +16,17 @@ let bus: FakeXenbus;
 let clock: FakeClock;
 let client: XenstoreClient;
 let files: FakeFiles;
+let platform: Platform;
+/** The socket of the kernel's events: what waits in it, and who is called. */
+let events: { waiting: number; ready: (() => void) | null; open: boolean; opened: number };
+
+/** What devtmpfs and sysfs show changes, and then the kernel says so. */
+function announce(path: string): void {
+  files.put(path, "");
+  if (!events.open) return;
+  events.waiting++;
+  events.ready?.();
+}
 
 beforeEach(() => {
   daemon = new FakeXenstored();
@@ -23,6 +35,28 @@ beforeEach(() => {
   clock = new FakeClock();
   client = new XenstoreClient(bus, clock);
   files = new FakeFiles();
+  events = { waiting: 0, ready: null, open: false, opened: 0 };
+  platform = fakePlatform({
+    files,
+    sockets: {
+      kernelEvents() {
+        events.open = true;
+        events.opened++;
+        return 9;
+      },
+    },
+    descriptors: {
+      onReadable(fd, ready) {
+        expect([fd, events.open]).toEqual([9, true]);
+        events.ready = ready;
+      },
+      read: () => (events.waiting-- > 0 ? 40 : null),
+      close(fd) {
+        expect([fd, events.ready]).toEqual([9, null]);
+        events.open = false;
+      },
+    },
+  });
 });
 
 const awaited = (found: Frontends) => allFrontends(found).filter((frontend) => frontend.awaited);
@@ -34,7 +68,7 @@ function failure(outcome: FrontendOutcome | undefined): string {
 
 describe("waiting for frontends", () => {
   it("is over at once when there are none", async () => {
-    expect(await waitForFrontends(client, files, [])).toEqual([]);
+    expect(await waitForFrontends(client, platform, [])).toEqual([]);
     expect(daemon.requests).toEqual([]);
   });
 
@@ -57,7 +91,7 @@ describe("waiting for frontends", () => {
     for (const path of ["vbd/768", "vif/0", "vfb/0", "vkbd/0", "pci/0", "console/1"]) {
       tree.state(`device/${path}`, 4);
     }
-    const outcomes = await waitForFrontends(client, files, awaited(await discoverFrontends(client)));
+    const outcomes = await waitForFrontends(client, platform, awaited(await discoverFrontends(client)));
     expect(outcomes.map((o) => [o.frontend.path, o.connected ? o.devices : o.error.message])).toEqual([
       ["device/vbd/768", ["/dev/xvda"]],
       ["device/vif/0", ["eth3"]],
@@ -76,7 +110,7 @@ describe("waiting for frontends", () => {
     tree.disk(768, "hda");
     files.put("/dev/xvda", "");
     const { disks } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, disks);
+    const waiting = waitForFrontends(client, platform, disks);
     await clock.advance(1000);
     expect(clock.pending).toBe(1);
     tree.state("device/vbd/768", 3);
@@ -85,23 +119,71 @@ describe("waiting for frontends", () => {
     expect(await waiting).toMatchObject([{ connected: true, devices: ["/dev/xvda"], milliseconds: 1500 }]);
   });
 
-  it("gives Linux the moment that it needs between Connected and the device", async () => {
+  it("needs no word of the kernel's about what is there already", async () => {
+    tree.disk(768, "hda");
+    files.put("/dev/xvda", "");
+    tree.state("device/vbd/768", 4);
+    const { disks } = await discoverFrontends(client);
+    await waitForFrontends(client, platform, disks);
+    expect(events.opened).toBe(0);
+  });
+
+  it("gives Linux the moment that it needs between Connected and the device, by the kernel's word", async () => {
+    tree.disk(768, "hda");
+    tree.disk(832, "hdb");
+    tree.state("device/vbd/768", 4);
+    tree.state("device/vbd/832", 4);
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, platform, disks);
+    await clock.advance(5);
+    announce("/dev/null");
+    await clock.advance(5);
+    // The deadlines alone.
+    expect(clock.pending).toBe(2);
+    announce("/dev/xvdb");
+    await clock.advance(10);
+    announce("/dev/xvda");
+    expect(await waiting).toMatchObject([
+      { connected: true, milliseconds: 20 },
+      { connected: true, milliseconds: 10 },
+    ]);
+    await settle();
+    expect(clock.pending).toBe(0);
+    expect(events).toMatchObject({ open: false, opened: 1 });
+  });
+
+  it("sees what came while the socket was being opened", async () => {
     tree.disk(768, "hda");
     tree.state("device/vbd/768", 4);
     const { disks } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, disks);
+    const { kernelEvents } = platform.sockets;
+    platform.sockets.kernelEvents = () => {
+      files.put("/dev/xvda", "");
+      return kernelEvents();
+    };
+    expect(await waitForFrontends(client, platform, disks)).toMatchObject([{ connected: true }]);
+    expect(events.open).toBe(false);
+  });
+
+  it("does not take the word for a frontend that has fallen back", async () => {
+    tree.disk(768, "hda");
+    tree.state("device/vbd/768", 4);
+    const { disks } = await discoverFrontends(client);
+    const waiting = waitForFrontends(client, platform, disks, 3000);
     await clock.advance(5);
-    files.put("/dev/xvda", "");
-    await clock.advance(10);
-    expect(await waiting).toMatchObject([{ connected: true }]);
-    expect(clock.pending).toBe(0);
+    tree.state("device/vbd/768", 3);
+    await clock.advance(5);
+    announce("/dev/xvda");
+    await clock.advance(3000);
+    expect(failure((await waiting)[0])).toMatch(/state 3/);
+    expect(events.open).toBe(false);
   });
 
   it("looks again, when a state changes while it is being read", async () => {
     tree.disk(768, "hda");
     files.put("/dev/xvda", "");
     const { disks } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, disks);
+    const waiting = waitForFrontends(client, platform, disks);
     for (const state of [1, 2, 3, 4]) {
       tree.state("device/vbd/768", state);
       await Promise.resolve();
@@ -118,7 +200,7 @@ describe("a device that does not come up", () => {
     files.put("/dev/xvda", "");
     tree.state("device/vbd/768", 4);
     const { disks } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, disks, 3000);
+    const waiting = waitForFrontends(client, platform, disks, 3000);
     await clock.advance(3000);
     const [first, second] = await waiting;
     expect(first).toMatchObject({ connected: true, milliseconds: 0 });
@@ -135,7 +217,7 @@ describe("a device that does not come up", () => {
   it("is a NIC whose backend nobody takes up", async () => {
     tree.nic(0, "00:16:3e:00:00:01");
     const { nics } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, nics, 3000);
+    const waiting = waitForFrontends(client, platform, nics, 3000);
     await clock.advance(3000);
     expect(failure((await waiting)[0])).toMatch(
       /network interface 0 \(00:16:3e:00:00:01\).*state 1.*xen-netback is loaded/,
@@ -147,7 +229,7 @@ describe("a device that does not come up", () => {
     tree.state("device/vfb/0", 3);
     const { framebuffers } = await discoverFrontends(client);
     expect(framebuffers[0]?.essential).toBe(false);
-    const waiting = waitForFrontends(client, files, framebuffers, 3000);
+    const waiting = waitForFrontends(client, platform, framebuffers, 3000);
     await clock.advance(3000);
     expect(failure((await waiting)[0])).toContain('device_model_args_pv = [ "-vga", "xenfb" ]');
   });
@@ -156,7 +238,7 @@ describe("a device that does not come up", () => {
     it(`is given up at once in state ${state}, with what was said about it`, async () => {
       tree.disk(768, "hda");
       const { disks } = await discoverFrontends(client);
-      const waiting = waitForFrontends(client, files, disks, 3000);
+      const waiting = waitForFrontends(client, platform, disks, 3000);
       await settle();
       daemon.set(`${home}/error/device/vbd/768/error`, "-16 xlvbd_add at backend", stubdomId);
       daemon.set(`${tree.backend("vbd", 768)}/hotplug-error`, "/disk.img does not exist.");
@@ -176,7 +258,7 @@ describe("a device that does not come up", () => {
     tree.disk(768, "hda");
     const { disks } = await discoverFrontends(client);
     daemon.remove(tree.backend("vbd", 768));
-    const waiting = waitForFrontends(client, files, disks, 3000);
+    const waiting = waitForFrontends(client, platform, disks, 3000);
     await clock.advance(3000);
     expect(failure((await waiting)[0])).toMatch(/state missing.*the backend is gone/);
   });
@@ -184,7 +266,7 @@ describe("a device that does not come up", () => {
   it("was taken away while it was waited for", async () => {
     tree.disk(768, "hda");
     const { disks } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, disks, 3000);
+    const waiting = waitForFrontends(client, platform, disks, 3000);
     await settle();
     daemon.remove(`${home}/device/vbd/768`);
     await clock.advance(3000);
@@ -195,10 +277,11 @@ describe("a device that does not come up", () => {
     tree.disk(768, "hda");
     tree.state("device/vbd/768", 4);
     const { disks } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, disks, 3000);
+    const waiting = waitForFrontends(client, platform, disks, 3000);
     await clock.advance(3000);
     expect(failure((await waiting)[0])).toMatch(/Linux shows no device/);
     expect(clock.pending).toBe(0);
+    expect(events.open).toBe(false);
   });
 
   for (const nonsense of ["", "x", "9", "4 ", "99999999999999999999"]) {
@@ -209,7 +292,7 @@ describe("a device that does not come up", () => {
       tree.state("device/vbd/832", 4);
       daemon.set(`${home}/device/vbd/768/state`, nonsense, stubdomId);
       const { disks } = await discoverFrontends(client);
-      const [first, second] = await waitForFrontends(client, files, disks);
+      const [first, second] = await waitForFrontends(client, platform, disks);
       expect(first).toMatchObject({ connected: false });
       expect(first?.connected === false && first.error).toBeInstanceOf(BadNode);
       expect(second).toMatchObject({ connected: true });
@@ -219,7 +302,7 @@ describe("a device that does not come up", () => {
   it("is reported by a typed error", async () => {
     tree.nic(0, "00:16:3e:00:00:01");
     const { nics } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, nics, 100);
+    const waiting = waitForFrontends(client, platform, nics, 100);
     await clock.advance(100);
     const [outcome] = await waiting;
     expect(outcome?.connected === false && outcome.error).toBeInstanceOf(NotConnected);
@@ -230,7 +313,7 @@ describe("xenstore itself failing meanwhile", () => {
   it("rejects with the lost connection and leaves no timer", async () => {
     tree.disk(768, "hda");
     const { disks } = await discoverFrontends(client);
-    const waiting = waitForFrontends(client, files, disks);
+    const waiting = waitForFrontends(client, platform, disks);
     await settle();
     bus.cutAfter(7);
     tree.state("device/vbd/768", 3);
@@ -242,7 +325,7 @@ describe("xenstore itself failing meanwhile", () => {
     tree.disk(768, "hda");
     const { disks } = await discoverFrontends(client);
     daemon.refuse("watch", "device", "EQUOTA");
-    await expect(waitForFrontends(client, files, disks)).rejects.toMatchObject({ code: "EQUOTA" });
+    await expect(waitForFrontends(client, platform, disks)).rejects.toMatchObject({ code: "EQUOTA" });
     expect(clock.pending).toBe(0);
   });
 });
