@@ -5,7 +5,7 @@
 
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { builtinModules } from "node:module";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { build, type Plugin } from "esbuild";
 import { cached, digest } from "./cache.ts";
 import { runInRoot } from "./debian.ts";
@@ -45,10 +45,25 @@ function version(): string {
   return (JSON.parse(readFileSync(join(PROJECT, "package.json"), "utf8")) as { version: string }).version;
 }
 
-/** The bundle's text and what esbuild knows about it; rejects when it would need anything that is not in it. */
-async function bundle(entry: string): Promise<{ text: string; metafile: string }> {
+interface Bundle {
+  /** Name -> text of each module; `main.js` is where the program starts. */
+  readonly modules: Readonly<Record<string, string>>;
+  /** Those that are loaded by `import()`. */
+  readonly lazy: readonly string[];
+  /** What esbuild knows about it. */
+  readonly metafile: string;
+}
+
+/**
+ * The agent's modules: one for the start, one for each `import()`, and what those share. Rejects when they
+ * would need anything that is not in them.
+ */
+async function bundle(entry: string): Promise<Bundle> {
   const result = await build({
-    entryPoints: [entry],
+    entryPoints: { main: entry },
+    outdir: "/",
+    splitting: true,
+    chunkNames: "[name]-[hash]",
     absWorkingDir: PROJECT,
     bundle: true,
     write: false,
@@ -69,8 +84,9 @@ async function bundle(entry: string): Promise<{ text: string; metafile: string }
     plugins: [fromNpm],
     logLevel: "silent",
   });
-  const outside = Object.values(result.metafile.outputs)
-    .flatMap((output) => output.imports.filter((i) => i.external === true).map((i) => i.path))
+  const outputs = Object.entries(result.metafile.outputs);
+  const outside = outputs
+    .flatMap(([, output]) => output.imports.filter((i) => i.external === true).map((i) => i.path))
     .filter((path) => path !== NATIVE_MODULE);
   const node = Object.keys(result.metafile.inputs).filter((path) => builtinModules.includes(path));
   if (outside.length + node.length > 0) {
@@ -78,18 +94,41 @@ async function bundle(entry: string): Promise<{ text: string; metafile: string }
       `the agent's bundle imports what QuickJS does not have: ${[...outside, ...node].join(", ")}`,
     );
   }
-  const text = result.outputFiles[0]?.text;
-  if (text === undefined) throw new Error("esbuild gave no output");
-  return { text, metafile: `${JSON.stringify(result.metafile, null, 1)}\n` };
+  const lazy = outputs
+    .filter(([, output]) => output.entryPoint !== undefined)
+    .map(([path]) => basename(path))
+    .filter((name) => name !== MAIN)
+    .sort();
+  const modules = Object.fromEntries(result.outputFiles.map(({ path, text }) => [basename(path), text]));
+  return { modules, lazy, metafile: `${JSON.stringify(result.metafile, null, 1)}\n` };
+}
+
+const MAIN = "main.js";
+
+/** The table of what main.c can load, with qjsc's names for the arrays: the file's, but for its ending. */
+function moduleTable(names: readonly string[]): string {
+  const symbol = (name: string) => `qjsc_${name.replace(/\.js$/, "").replaceAll(/[^0-9A-Za-z]/g, "_")}`;
+  const declarations = names.map(
+    (name) => `extern const uint8_t ${symbol(name)}[];\nextern const uint32_t ${symbol(name)}_size;`,
+  );
+  const entries = names.map((name) => `    {"${name}", ${symbol(name)}, &${symbol(name)}_size},`);
+  return [
+    '#include "native.h"',
+    ...declarations,
+    "const struct bundled_module bundled_modules[] = {",
+    ...entries,
+    "    {NULL, NULL, NULL},\n};\n",
+  ].join("\n");
 }
 
 /**
  * QuickJS and libxenvchan are linked whole from Debian's archives; sections nobody refers to are dropped.
- * /recipe holds bundle.js and the C files, /build takes the results.
+ * /recipe holds the modules, a list of those that are loaded lazily, and the C files; /build takes the results.
  */
 const SCRIPT = `
+cd /recipe
+qjsc -c -m -M ${NATIVE_MODULE} -N stubdom_bundle $(sed 's/^/-D /' lazy) -o /build/bundle.c ${MAIN}
 cd /build
-qjsc -c -m -M ${NATIVE_MODULE} -N stubdom_bundle -o bundle.c /recipe/bundle.js
 # The array is compiled without the warnings that are for people's code.
 gcc -Os -c -o bundle.o bundle.c
 for file in /recipe/*.c; do
@@ -108,11 +147,16 @@ export interface Agent {
 
 /** Makes the agent from `entry`; gives the paths of the program and of esbuild's metafile. */
 export async function buildAgent(root: BuildRoot, entry = join(PROJECT, "agent/main.ts")): Promise<Agent> {
-  const { text, metafile } = await bundle(entry);
+  const { modules, lazy, metafile } = await bundle(entry);
   const sources = readdirSync(NATIVE)
     .filter((name) => /\.[ch]$/.test(name))
     .sort();
-  const recipe: Record<string, string> = { "bundle.js": text };
+  const loadable = Object.keys(modules).filter((name) => name !== MAIN);
+  const recipe: Record<string, string> = {
+    ...modules,
+    lazy: lazy.map((name) => `${name}\n`).join(""),
+    "modules.c": moduleTable(loadable.sort()),
+  };
   for (const name of sources) recipe[name] = readFileSync(join(NATIVE, name), "utf8");
   const key = digest({ script: SCRIPT, versions: root.versions, metafile, ...recipe });
   const entryDir = await cached("agent", key, async (dir, log) => {
@@ -129,7 +173,6 @@ export async function buildAgent(root: BuildRoot, entry = join(PROJECT, "agent/m
       });
       copyFileSync(join(output, "stubdom"), join(dir, "stubdom"));
       writeFileSync(join(dir, "stubdom.meta.json"), metafile);
-      writeFileSync(join(dir, "bundle.js"), text);
       await removeTrees(input, output);
     });
   });

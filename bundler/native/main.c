@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "native.h"
 
@@ -11,6 +12,23 @@ extern const uint32_t stubdom_bundle_size;
 
 /* A bound, not a budget: a bug or a hostile peer gets an exception, not the memory that QEMU needs. */
 enum { memory_limit = 24 << 20, stack_limit = 512 << 10 };
+
+static JSModuleDef *load_module(JSContext *ctx, const char *name, void *opaque)
+{
+    (void)opaque;
+    for (const struct bundled_module *m = bundled_modules; m && m->name; m++) {
+        if (strcmp(m->name, name))
+            continue;
+        JSValue module = JS_ReadObject(ctx, m->bytecode, *m->size, JS_READ_OBJ_BYTECODE);
+        if (JS_IsException(module))
+            return NULL;
+        JSModuleDef *definition = JS_VALUE_GET_PTR(module);
+        JS_FreeValue(ctx, module); /* the context's list of modules holds it */
+        return definition;
+    }
+    JS_ThrowReferenceError(ctx, "module %s is not in the program", name);
+    return NULL;
+}
 
 static int fail(JSContext *ctx)
 {
@@ -55,6 +73,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     JS_SetMemoryLimit(rt, memory_limit);
     JS_SetMaxStackSize(rt, stack_limit);
+    JS_SetModuleLoaderFunc(rt, NULL, load_module, NULL);
     JS_SetHostPromiseRejectionTracker(rt, event_loop_track_rejection, NULL);
     native_set_arguments(argc, argv);
     if (event_loop_open(ctx) < 0) {

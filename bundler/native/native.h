@@ -30,6 +30,13 @@ int native_bytes(JSContext *ctx, JSValueConst value, uint8_t **data, size_t *siz
 /* Length of an array; -1 with a pending exception for what has none. */
 int native_length(JSContext *ctx, JSValueConst array, int64_t *length);
 
+/* What the program loads when it needs it, ended by a name of NULL; a bundle of one piece has none. */
+extern const struct bundled_module {
+    const char *name;
+    const uint8_t *bytecode;
+    const uint32_t *size;
+} bundled_modules[] __attribute__((weak));
+
 /* event-loop.c */
 int event_loop_open(JSContext *ctx);
 /* Runs until exit() is called or nothing is left to wait for; returns the process's exit status. */
