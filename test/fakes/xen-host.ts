@@ -34,6 +34,13 @@ interface Open {
   readonly name: string;
   /** A loop device: cleared with its last user. */
   readonly loop?: Loop;
+  /** A pipe's or terminal's own ways. */
+  readonly stream?: Stream;
+}
+
+interface Stream {
+  read?(into: Uint8Array): number | null;
+  write?(from: Uint8Array): number;
 }
 
 interface Loop {
@@ -52,6 +59,11 @@ export class FakeProcess {
   readonly steps: string[] = [];
   /** Called before each step; may throw. */
   onStep: (step: string, count: number) => void = () => {};
+  /** What was written into each pipe, by the number of its reading end. */
+  readonly piped = new Map<number, number[]>();
+  /** What console 1 has carried, and what console 2 will give. */
+  readonly consoleOutput: number[] = [];
+  consoleInput: Uint8Array = new Uint8Array(0);
   #dead = false;
   #next = 10;
   #stores: FakeXenbus[] = [];
@@ -67,7 +79,39 @@ export class FakeProcess {
       descriptors: this.#descriptors(),
       files: this.#fileSystem() as Platform["files"],
       storage: this.#storage(),
+      sockets: { pipe: () => this.#pipe(), openTerminalRaw: (path) => this.#terminal(path) },
     });
+  }
+
+  #pipe(): [number, number] {
+    const bytes: number[] = [];
+    const inode = { bytes: new Uint8Array(0) };
+    const end = this.#add({ inode, name: "pipe", stream: {} });
+    this.piped.set(end, bytes);
+    const write = (from: Uint8Array) => {
+      for (const byte of from) bytes.push(byte);
+      return from.length;
+    };
+    return [end, this.#add({ inode, name: "pipe", stream: { write } })];
+  }
+
+  #terminal(path: string): number {
+    let at = 0;
+    const stream: Stream = {
+      // As little at a time as a console's ring gives.
+      read: (into) => {
+        const part = this.consoleInput.subarray(at, at + Math.min(into.length, 999));
+        into.set(part);
+        at += part.length;
+        return part.length;
+      },
+      write: (from) => {
+        const taken = from.subarray(0, 777);
+        for (const byte of taken) this.consoleOutput.push(byte);
+        return taken.length;
+      },
+    };
+    return this.#add({ inode: { bytes: new Uint8Array(0) }, name: path, stream });
   }
 
   connect(): XenstoreClient {
@@ -161,7 +205,9 @@ export class FakeProcess {
         return loop?.size ?? inode.bytes.length;
       },
       read: (fd, into) => {
-        const { fifo } = this.#open(fd).inode;
+        const { inode, stream } = this.#open(fd);
+        if (stream?.read !== undefined) return stream.read(into);
+        const { fifo } = inode;
         if (fifo === undefined) throw new SystemError("EINVAL", "read", String(fd));
         const first = fifo.queue[0];
         if (first === undefined) return fifo.writerGone ? 0 : null;
@@ -172,6 +218,12 @@ export class FakeProcess {
         for (const wake of fifo.room.splice(0)) wake();
         return part.length;
       },
+      write: (fd, from) => {
+        const { stream } = this.#open(fd);
+        if (stream?.write === undefined) throw new SystemError("EBADF", "write", String(fd));
+        return stream.write(from);
+      },
+      onWritable: () => {},
       onReadable: (fd, ready) => {
         const fifo = this.opened.get(fd)?.inode.fifo;
         if (fifo === undefined) return;
@@ -238,6 +290,7 @@ export class FakeProcess {
           }
           inode.bytes.set(from, offset);
         }),
+      drain: (fd) => later(`drain ${nameOf(this.#open(fd).name)}`, () => {}),
       sync: (fd) => later(`sync ${nameOf(this.#open(fd).name)}`, () => {}),
       openNoFollow: (path, options) => {
         this.#step(`open ${nameOf(path)}`);

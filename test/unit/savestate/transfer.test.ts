@@ -1,0 +1,162 @@
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { Helper } from "../../../agent/dom0/helper.ts";
+import { defaultSettings } from "../../../agent/dom0/settings.ts";
+import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
+import { answerNode } from "../../../agent/savestate/protocol.ts";
+import { type Incoming, openIncoming } from "../../../agent/savestate/restore.ts";
+import { StateSaver } from "../../../agent/savestate/save.ts";
+import { FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
+import { FakeXenstored } from "../../fakes/xenstored.ts";
+import { randomBytes } from "./support.ts";
+
+const S = 5;
+const T = 4;
+let host: FakeXenHost;
+let daemon: FakeXenstored;
+let helper: Helper | undefined;
+let lines: string[];
+
+beforeEach(async () => {
+  daemon = new FakeXenstored({ largestPiece: 4096 });
+  host = new FakeXenHost(daemon);
+  await host.start();
+  host.addStubdom(S, T);
+  lines = [];
+});
+
+afterEach(async () => {
+  await helper?.stop();
+  helper = undefined;
+  host.stop();
+});
+
+async function startHelper(): Promise<void> {
+  const process = host.process(0);
+  const settings = { ...defaultSettings, keepFree: 0 };
+  helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
+  await helper.start();
+  for (let i = 0; i < 500 && daemon.get(answerNode(S)) === undefined; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+function stubdom() {
+  const process = host.process(S);
+  const note = (_: object, message: string) => void lines.push(message);
+  const log: Logger = { ...silentLogger, info: note, warn: note, error: note };
+  return {
+    process,
+    context: { platform: process.platform, xenstore: process.connect(), log, domid: S, target: T },
+  };
+}
+
+/** A state that begins as QEMU's do. */
+function qemuState(size: number, seed: number): Uint8Array {
+  const state = randomBytes(size, seed);
+  state.set([0x51, 0x45, 0x56, 0x4d]);
+  return state;
+}
+
+async function fed(guest: ReturnType<typeof stubdom>, incoming: Incoming): Promise<Uint8Array> {
+  await incoming.feed();
+  incoming.close();
+  return Uint8Array.from(guest.process.piped.get(incoming.descriptor) ?? []);
+}
+
+const resume = `/var/lib/xen/qemu-resume.${T}`;
+
+test("over the disk and back: QEMU gets byte for byte what QEMU wrote", async () => {
+  await startHelper();
+  const state = qemuState(700_000, 3);
+  const saving = stubdom();
+  await new StateSaver(saving.context, new FakeSavingQemu(saving.process, state)).handler({});
+  host.dom0Files.set(resume, { bytes: host.file(`/var/lib/xen/qemu-save.${T}`) ?? new Uint8Array(0) });
+  const guest = stubdom();
+  expect(Buffer.from(await fed(guest, await openIncoming(guest.context))).equals(Buffer.from(state))).toBe(
+    true,
+  );
+  expect(lines.join("\n")).toMatch(/save: 700000 bytes of device state over the state disk/);
+  expect(lines.join("\n")).toMatch(/restore: 700000 bytes of device state from the state disk, whole/);
+});
+
+test("over the consoles and back, told in the log", async () => {
+  const state = qemuState(20_000, 4);
+  const saving = stubdom();
+  await new StateSaver(saving.context, new FakeSavingQemu(saving.process, state)).handler({});
+  const carried = Uint8Array.from(saving.process.consoleOutput);
+  // What follows the state pushes it through the console's ring.
+  expect(carried.length - 20_000).toBeGreaterThan(8192);
+  const guest = stubdom();
+  guest.process.consoleInput = carried;
+  expect(Buffer.from(await fed(guest, await openIncoming(guest.context))).equals(Buffer.from(state))).toBe(
+    true,
+  );
+  expect(lines.join("\n")).toMatch(/over console 1/);
+  expect(lines.join("\n")).toMatch(/restore: 20000 bytes of device state over console 2, whole/);
+});
+
+test("saved over the console, restored over the disk: QEMU's state alone", async () => {
+  const state = qemuState(20_000, 5);
+  const saving = stubdom();
+  await new StateSaver(saving.context, new FakeSavingQemu(saving.process, state)).handler({});
+  host.dom0Files.set(resume, { bytes: Uint8Array.from(saving.process.consoleOutput) });
+  await startHelper();
+  const guest = stubdom();
+  expect(Buffer.from(await fed(guest, await openIncoming(guest.context))).equals(Buffer.from(state))).toBe(
+    true,
+  );
+});
+
+test("saved over the disk, restored over the console: bare, and the log says that nothing was checked", async () => {
+  const state = qemuState(5_000, 6);
+  const guest = stubdom();
+  guest.process.consoleInput = state;
+  expect(await fed(guest, await openIncoming(guest.context))).toEqual(state);
+  expect(lines.join("\n")).toMatch(/nothing can be checked but by QEMU itself/);
+});
+
+test("console 1 carries one state only", async () => {
+  const guest = stubdom();
+  const saver = new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(1000, 7)));
+  await saver.handler({});
+  await expect(saver.handler({})).rejects.toThrow(/stubdom dom0 serve/);
+});
+
+test.each([
+  [
+    "cut",
+    (bytes: Uint8Array) => bytes.subarray(0, bytes.length - 8192 - 100),
+    /state refused, byte \d+: ends/,
+  ],
+  ["changed", (bytes: Uint8Array) => bytes.with(9000, (bytes[9000] ?? 0) ^ 1), /checksum is/],
+  ["empty", () => new Uint8Array(0), /console 2 gave no state/],
+  ["foreign", (bytes: Uint8Array) => bytes.fill(0x41), /neither a framed state nor QEMU's own/],
+])("a state that comes %s over console 2 is refused", async (_, harm, message) => {
+  const saving = stubdom();
+  await new StateSaver(saving.context, new FakeSavingQemu(saving.process, qemuState(20_000, 8))).handler({});
+  const guest = stubdom();
+  guest.process.consoleInput = harm(Uint8Array.from(saving.process.consoleOutput));
+  const incoming = await openIncoming(guest.context);
+  await expect(incoming.feed()).rejects.toThrow(message);
+});
+
+test.each([
+  ["nothing", new Uint8Array(0), /holds neither/],
+  ["something else", randomBytes(5000, 9), /holds neither/],
+])("a restore file that holds %s is refused before QEMU starts", async (_, bytes, message) => {
+  host.dom0Files.set(resume, { bytes });
+  await startHelper();
+  await expect(openIncoming(stubdom().context)).rejects.toThrow(message);
+});
+
+test("a helper that has died: the consoles, after three seconds, and the log says so", async () => {
+  daemon.set(answerNode(S), "1 0 ready");
+  daemon.permit(answerNode(S), [
+    { domid: 0, access: "none" },
+    { domid: S, access: "read" },
+  ]);
+  const guest = stubdom();
+  await new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(1000, 10))).handler({});
+  expect(guest.process.consoleOutput.length).toBeGreaterThan(1000);
+  expect(lines.join("\n")).toMatch(/dom0's helper does not answer "save": state goes over console 1/);
+});
