@@ -118,11 +118,12 @@ async function verifyReproducible(dist: string, all: boolean): Promise<void> {
     const second = join(again, "dist");
     await buildInto(second, undefined);
     const hash = (dir: string, name: string): string => digest({ file: readFileSync(join(dir, name)) });
-    const differ = [...IMAGE, "manifest.json"].filter((name) => hash(dist, name) !== hash(second, name));
+    const compared = [...IMAGE, "test-guest-kernel", "manifest.json"];
+    const differ = compared.filter((name) => hash(dist, name) !== hash(second, name));
     if (differ.length > 0)
       throw new Error(`a second build gave other bytes for ${differ.join(", ")}; see ${second}`);
     rmSync(again, { recursive: true });
-    progress.note(`the second build gave the same ${[...IMAGE, "manifest.json"].join(", ")}`);
+    progress.note(`the second build gave the same ${compared.join(", ")}`);
   } finally {
     if (before === undefined) delete process.env.XDG_CACHE_HOME;
     else process.env.XDG_CACHE_HOME = before;
