@@ -7,11 +7,21 @@ import { argv } from "./commands/argv.ts";
 import { devices } from "./commands/devices.ts";
 import { dom0 } from "./commands/dom0.ts";
 import { log } from "./commands/log.ts";
+import { measure } from "./commands/measure.ts";
 import { qmp } from "./commands/qmp.ts";
 import { status } from "./commands/status.ts";
 import { xenstore } from "./commands/xenstore.ts";
 
-const commands: readonly (Command | CommandGroup)[] = [status, devices, argv, qmp, xenstore, log, dom0];
+const commands: readonly (Command | CommandGroup)[] = [
+  status,
+  devices,
+  argv,
+  qmp,
+  xenstore,
+  log,
+  measure,
+  dom0,
+];
 
 /** Runs the command line; resolves to the process's exit status: 0, 1 for a failure, 2 for bad usage. */
 export async function runCli(platform: Platform, args: readonly string[]): Promise<number> {
@@ -29,7 +39,10 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
     .strict()
     .demandCommand(1, "Name a command; `stubdom --help` lists them.")
     .exitProcess(false);
-  for (const command of commands) offer(yargs, platform, command);
+  const ended = (status: number) => {
+    exitStatus = status;
+  };
+  for (const command of commands) offer(yargs, platform, command, ended);
   // yargs reports both its own complaints and a command's failure here, and rejects with it once more.
   yargs.fail((message, error) => {
     if (exitStatus === 0) console.error(`stubdom: ${message ?? error.message}`);
@@ -43,10 +56,16 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
   return exitStatus;
 }
 
-function offer(yargs: Argv, platform: Platform, command: Command | CommandGroup): void {
+/** @param ended gets the exit status of the command that was run */
+function offer(
+  yargs: Argv,
+  platform: Platform,
+  command: Command | CommandGroup,
+  ended: (status: number) => void,
+): void {
   if ("commands" in command) {
     yargs.command(command.name, command.summary, (own) => {
-      for (const member of command.commands) offer(own, platform, member);
+      for (const member of command.commands) offer(own, platform, member, ended);
       return own.demandCommand(1, `Name a command; \`stubdom ${command.name} --help\` lists them.`);
     });
     return;
@@ -58,6 +77,7 @@ function offer(yargs: Argv, platform: Platform, command: Command | CommandGroup)
     async (parsed) => {
       const result = await command.run(platform, parsed);
       if (result !== undefined) console.log(parsed.json ? JSON.stringify(result) : command.render(result));
+      ended(command.exitStatus?.(result) ?? 0);
     },
   );
 }

@@ -12,6 +12,8 @@ export interface Command {
   run(platform: Platform, args: Arguments): Promise<unknown>;
   /** Text for a person. */
   render(result: unknown): string;
+  /** The process's exit status, where a result can mean failure too; 0 otherwise. */
+  exitStatus?(result: unknown): number;
 }
 
 /** Commands behind a common first word. */

@@ -1,4 +1,4 @@
-import { readStateFile } from "../../dom0/state-file.ts";
+import { readStateFile, type StateFileReport } from "../../dom0/state-file.ts";
 import { type Command, fields } from "../command.ts";
 
 export const inspect: Command = {
@@ -11,4 +11,6 @@ export const inspect: Command = {
     }),
   run: (platform, args) => readStateFile(platform, String(args.file)),
   render: fields,
+  // For scripts: no guest should be started from it.
+  exitStatus: (result) => ((result as StateFileReport).whole === false ? 1 : 0),
 };
