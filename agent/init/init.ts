@@ -31,7 +31,10 @@ export async function runInit(
 
 function openLog(platform: Platform): Log {
   let sink: LogSink = { write() {} };
-  const log = createLog(platform.clock, { write: (line) => sink.write(line) });
+  const log = createLog(platform.clock, {
+    write: (line) => sink.write(line),
+    flush: async () => sink.flush?.(),
+  });
   try {
     mountAll(platform.files);
     const fd = platform.descriptors.open(consoleDevice, { access: "write", nonBlocking: true });

@@ -33,7 +33,13 @@ export async function shellSession(
   } finally {
     platform.descriptors.close(theirs);
   }
-  const ended = new Promise<void>((resolve) => children.onExit(pid, () => resolve()));
+  let running = true;
+  const ended = new Promise<void>((resolve) =>
+    children.onExit(pid, () => {
+      running = false;
+      resolve();
+    }),
+  );
   log.info({ pid }, "debug shell: a session began");
   const byClient = await Promise.race([
     pump(client, stream).then(() => true),
@@ -42,7 +48,8 @@ export async function shellSession(
   stream.close();
   client.close();
   try {
-    platform.processes.kill(pid, "SIGKILL");
+    // Its number may be another's once it has been reaped.
+    if (running) platform.processes.kill(pid, "SIGKILL");
   } catch {
     // It has ended by itself.
   }

@@ -44,6 +44,12 @@ const toolstackMonitor = 4;
 const firstTap = 5;
 /** How long the last words to xenstore may take before the machine ends without them, in milliseconds. */
 const lastWords = 1000;
+/** QEMU is asked three ways to end, which takes 3 s; one that cannot even be killed is left to the hypervisor. */
+const qemuPatience = 4000;
+/** Where a stub domain that does not know its target says why: beside the errors of Linux's PV drivers. */
+const homeless = "error/stubdom";
+/** While the guest runs, a xenstored that is restarted or stuck for a while is no reason to end it. */
+const runningStoreDeadline = 60_000;
 
 /**
  * The stub domain, from the first word to xenstore to the end of the machine. Its boot is the sequence of
@@ -53,6 +59,7 @@ export class Stubdom {
   readonly #phases: Phases;
   readonly #children: Children;
   readonly #memory: MemoryWatch;
+  #store: XenstoreClient | undefined;
   #report: DomainReport | undefined;
   #identity: Identity | undefined;
   #arguments: DmArguments | undefined;
@@ -82,12 +89,11 @@ export class Stubdom {
   async boot(): Promise<void> {
     const { platform, log } = this;
     this.#phases.enter("xenstore");
-    const store = XenstoreClient.connect(platform);
+    const store = XenstoreClient.connect(platform, { log, onLost: (error) => void this.fail(error) });
+    this.#store = store;
     // Before anything is printed: dom0's QEMU serves the primary console only once its frontend says so, and
     // a console that nobody serves stops whoever writes to it.
-    const console = announcePrimaryConsole(store);
-    const identity = await readIdentity(store);
-    await console;
+    const [, identity] = await Promise.all([announcePrimaryConsole(store), readIdentity(store)]);
     const home = `/local/domain/${identity.domid}/device-model/${identity.target}`;
     this.#identity = identity;
     this.#report = new DomainReport(store, `${home}/agent`, log);
@@ -130,10 +136,11 @@ export class Stubdom {
     this.#phases.enter("qemu-answers");
     await qemu.ready(config.qemuDeadline, config.lateNotice, () =>
       this.#warn(
-        `QEMU has not answered on QMP for ${config.lateNotice / 1000} s; it is given ${config.qemuDeadline / 1000} s`,
+        `QEMU has not answered on QMP for ${config.lateNotice / 1000} s; it is given ${config.qemuDeadline / 1000} s; see its lines above, or raise stubdom.qemu_deadline`,
       ),
     );
     this.#phases.enter("running");
+    store.deadline = runningStoreDeadline;
     const takeOver = new Map([["xen-save-devices-state", new StateSaver(state, qemu.qmp).handler]]);
     const connect = () => {
       this.#memory.look();
@@ -141,7 +148,7 @@ export class Stubdom {
       return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
     };
     this.#serve(store, "QMP", `${home}/qmp-vchan`, (client) =>
-      toolstackSession(client, { log, connect, takeOver }),
+      toolstackSession(client, { log, connect, takeOver, onCut: (problem) => this.#warn(problem) }),
     );
     this.#showScreen(store);
     this.#memory.look();
@@ -167,9 +174,11 @@ export class Stubdom {
     const text = error instanceof Error ? error.message : String(error);
     this.#error = text;
     this.log.error({}, text);
-    this.#report?.write("error", text);
-    this.#report?.write("phase", "failed");
-    if (this.#qemu !== undefined) await this.#qemu.stop();
+    const report = this.#report ?? (this.#store && new DomainReport(this.#store, homeless, this.log));
+    this.#report = report;
+    report?.write("error", text);
+    report?.write("phase", "failed");
+    await this.#stopQemu();
     await this.#powerOff("crash");
   }
 
@@ -240,6 +249,7 @@ export class Stubdom {
       descriptors,
       monitor: ours,
       onEvent: (event) => this.#happened(event),
+      onMonitorBroken: (error) => this.#complain(error.message),
     });
     this.#children.onExit(qemu.pid, (status) => qemu.exited(status));
     void qemu.ended.then((ended) => this.#qemuEnded(ended));
@@ -275,6 +285,14 @@ export class Stubdom {
     this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
     if (this.#ending) return;
     if (code !== 0) return this.fail(ended);
+    if (this.#phases.current !== "running") {
+      return this.fail(
+        new BootError(
+          `${ended.message}, before it answered on QMP`,
+          "take out of device_model_args= what has QEMU print something and exit",
+        ),
+      );
+    }
     this.#ending = true;
     this.log.info({}, `${ended.message}: nothing is left to do`);
     this.#report?.write("phase", "ended");
@@ -292,23 +310,48 @@ export class Stubdom {
     this.#ending = true;
     this.log.info({}, `${signal}: shutting down`);
     this.#report?.write("phase", "ended");
-    if (this.#qemu !== undefined) await this.#qemu.stop();
+    await this.#stopQemu();
     await this.#powerOff(signal === "SIGTERM" ? "reboot" : "poweroff");
   }
 
   async #powerOff(how: "poweroff" | "reboot" | "crash"): Promise<void> {
     // What dom0 is to know must have left before the machine does; a dead xenstored must not keep it.
-    await Promise.race([
-      this.#report?.flush(),
-      new Promise<void>((resolve) => this.platform.clock.setTimer(lastWords, resolve)),
-    ]);
+    await this.#within(lastWords, Promise.all([this.#report?.flush(), this.log.flush()]));
     this.platform.processes.powerOff(how);
+  }
+
+  /** Resolves when QEMU has ended, if it ran, or when it will not: in the middle of a system call, say. */
+  async #stopQemu(): Promise<void> {
+    if (this.#qemu !== undefined) await this.#within(qemuPatience, this.#qemu.stop());
+  }
+
+  /** Waits for `work`, which never rejects, but no longer than `milliseconds`. */
+  #within(milliseconds: number, work: Promise<unknown>): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.platform.clock.setTimer(milliseconds, resolve);
+      void work.then(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
   }
 
   /** Something is late but not lost: told in the log and to dom0 while there is time to look. */
   #warn(text: string): void {
-    this.#error = text;
     this.log.warn({}, text);
+    this.#tell(text);
+  }
+
+  /** Something is lost for good, and yet the guest can go on. */
+  #complain(text: string): void {
+    this.log.error({}, text);
+    this.#tell(text);
+  }
+
+  #tell(text: string): void {
+    // What follows from the end must not hide its reason.
+    if (this.#ending) return;
+    this.#error = text;
     this.#report?.write("error", text);
   }
 

@@ -13,6 +13,7 @@ export class ConsoleSink implements LogSink {
   readonly #queue: Uint8Array[] = [];
   #queued = 0;
   #dropped = 0;
+  readonly #drained: (() => void)[] = [];
 
   constructor(
     private readonly descriptors: Descriptors,
@@ -29,6 +30,17 @@ export class ConsoleSink implements LogSink {
     this.#queue.push(bytes);
     this.#queued += bytes.length;
     if (this.#queue.length === 1) this.#drain();
+  }
+
+  flush(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#drained.push(resolve);
+      if (this.#queue.length === 0) this.#tellDrained();
+    });
+  }
+
+  #tellDrained(): void {
+    for (const resolve of this.#drained.splice(0)) resolve();
   }
 
   #drain(): void {
@@ -58,5 +70,6 @@ export class ConsoleSink implements LogSink {
       this.#dropped = 0;
       this.write(`log: ${dropped} lines dropped, the console did not take them`);
     }
+    if (this.#queue.length === 0) this.#tellDrained();
   }
 }

@@ -6,12 +6,16 @@ import type { Logger } from "./logger.ts";
 export interface LogSink {
   /** Takes one line without its newline. Must neither block nor throw. */
   write(line: string): void;
+  /** Resolves when every line so far has been taken, or will never be; absent where none waits. */
+  flush?(): Promise<void>;
 }
 
 /** The running log: where lines go, and the newest of them for `stubdom log`. */
 export interface Log extends Logger {
   readonly recent: readonly string[];
   configure(options: { level: LogLevel; format: "human" | "json" }): void;
+  /** Resolves when every line so far has been taken, or will never be. */
+  flush(): Promise<void>;
 }
 
 /** Lines kept for `stubdom log`; with lines of at most 2,000 characters this bounds its memory. */
@@ -41,6 +45,7 @@ export function createLog(clock: Clock, sink: LogSink): Log {
       logger.level = options.level;
       format = options.format === "json" ? formatJson : formatHuman;
     },
+    flush: () => sink.flush?.() ?? Promise.resolve(),
     debug: (fields, message) => logger.debug(fields, message),
     info: (fields, message) => logger.info(fields, message),
     warn: (fields, message) => logger.warn(fields, message),

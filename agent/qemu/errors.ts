@@ -7,6 +7,7 @@ import { type ExitStatus, SystemError } from "../platform/port.ts";
  *     ├── ArgumentError      what libxl wrote in dm-argv cannot be turned into a command line
  *     ├── QemuNotStarted     the program could not be executed
  *     ├── QemuUnresponsive   it runs, but did not answer on QMP in time
+ *     ├── QemuMonitorBroken  it runs, but what comes on the agent's monitor is not QMP, or nothing any more
  *     └── QemuEnded          it exited or was killed
  *
  * Each message names the thing, its value and what to do about it, for one line in the log.
@@ -53,6 +54,13 @@ export class QemuUnresponsive extends QemuError {
   }
 }
 
+export class QemuMonitorBroken extends QemuError {
+  override readonly name = "QemuMonitorBroken";
+  constructor(reason: Error, consequence: string) {
+    super(`QEMU's monitor is broken: ${reason.message}; ${consequence}`);
+  }
+}
+
 export class QemuEnded extends QemuError {
   override readonly name = "QemuEnded";
   constructor(
@@ -64,12 +72,27 @@ export class QemuEnded extends QemuError {
     /** Whether {@link QemuSupervisor.stop} had been called. */
     readonly expected: boolean,
   ) {
-    super(`QEMU ${howEnded(status)} after ${(ranFor / 1000).toFixed(1)} s${quoted(lastLines)}`);
+    const remedy = status.code === 0 ? "" : `; ${remedyOf(status)}`;
+    super(`QEMU ${howEnded(status)} after ${(ranFor / 1000).toFixed(1)} s${quoted(lastLines)}${remedy}`);
   }
 }
 
 function howEnded({ code, signal }: ExitStatus): string {
   return code === null ? `was killed by ${signal}` : `exited with ${code}`;
+}
+
+function remedyOf({ signal }: ExitStatus): string {
+  switch (signal) {
+    case null:
+      return "its lines above say why; look at the guest's disk=, vif= and device_model_args=";
+    case "SIGKILL":
+    case "SIGBUS":
+      return "memory has run out, or someone ended it; raise stubdomain_memory=";
+    case "SIGSYS":
+      return "its sandbox forbids what it tried; please report it, stubdom.sandbox=off shows whether that is all";
+    default:
+      return "a fault of QEMU's; please report it, with its lines above";
+  }
 }
 
 function quoted(lines: readonly string[]): string {

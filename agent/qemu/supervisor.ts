@@ -2,8 +2,8 @@ import type { Logger } from "../log/logger.ts";
 import type { ExitStatus, Platform } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
 import { QmpClient, type QmpEvent } from "../qmp/client.ts";
-import { QmpTimeout } from "../qmp/errors.ts";
-import { QemuEnded, QemuNotStarted, QemuUnresponsive } from "./errors.ts";
+import { type QmpError, QmpTimeout } from "../qmp/errors.ts";
+import { QemuEnded, QemuMonitorBroken, QemuNotStarted, QemuUnresponsive } from "./errors.ts";
 import { QemuOutput } from "./output.ts";
 
 export interface QemuLaunch {
@@ -18,11 +18,15 @@ export interface QemuLaunch {
   readonly monitor: number;
   /** Called for each event on the agent's monitor. */
   readonly onEvent?: (event: QmpEvent) => void;
+  /** Called once when the agent's monitor breaks although QEMU, which had answered, lives on. */
+  readonly onMonitorBroken?: (error: QemuMonitorBroken) => void;
 }
 
 /** How long each way of asking QEMU to end is given, in milliseconds. */
 const quitPatience = 2_000;
 const terminatePatience = 1_000;
+/** A monitor also breaks because QEMU dies, which is known so much later. */
+const deathNotice = 1_000;
 
 /**
  * One QEMU from its start to its end: a child in a session of its own, whose output goes to the log, whose
@@ -43,12 +47,13 @@ export class QemuSupervisor {
   readonly #outputStream: DescriptorStream;
   #resolveEnded: (ended: QemuEnded) => void = () => {};
   #state: "running" | "stopping" | "ended" = "running";
+  #answered = false;
 
   /** @throws QemuNotStarted */
   constructor(
     private readonly platform: Platform,
     private readonly log: Logger,
-    launch: QemuLaunch,
+    private readonly launch: QemuLaunch,
   ) {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -64,6 +69,7 @@ export class QemuSupervisor {
       clock: platform.clock,
       log,
       ...(launch.onEvent && { onEvent: launch.onEvent }),
+      onClosed: (reason) => void this.#monitorClosed(reason),
     });
   }
 
@@ -71,17 +77,21 @@ export class QemuSupervisor {
    * Waits until QEMU takes commands.
    *
    * @param late called once when that takes longer than `lateAfter`, to tell somebody
-   * @throws QemuUnresponsive after `milliseconds`; QEMU still runs then. QemuEnded when it ended before.
+   * @throws QemuUnresponsive after `milliseconds`, QemuMonitorBroken; QEMU still runs then. QemuEnded when it
+   *   ended before.
    */
   async ready(milliseconds: number, lateAfter: number, late: () => void): Promise<void> {
     const notice = this.platform.clock.setTimer(lateAfter, late);
     try {
       await this.qmp.handshake(milliseconds);
+      this.#answered = true;
     } catch (error) {
       if (error instanceof QmpTimeout) throw new QemuUnresponsive(milliseconds, this.#output.lastLines);
       // The monitor breaks when QEMU dies, and its exit says more than that.
-      const ended = await this.#endedWithin(1_000);
-      throw ended ?? error;
+      const ended = await this.#endedWithin(deathNotice);
+      if (ended !== null) throw ended;
+      const reason = error instanceof Error ? error : new Error(String(error));
+      throw new QemuMonitorBroken(reason, "no QEMU of ours does that; build the image again");
     } finally {
       notice.cancel();
     }
@@ -139,6 +149,15 @@ export class QemuSupervisor {
         resolve(ended);
       });
     });
+  }
+
+  async #monitorClosed(reason: QmpError): Promise<void> {
+    if (!this.#answered || this.#state !== "running") return;
+    await this.#endedWithin(deathNotice);
+    if (this.#state !== "running") return;
+    const consequence =
+      "the guest runs on, but cannot be saved or migrated; shut it down and start it again, and find out what took over QEMU";
+    this.launch.onMonitorBroken?.(new QemuMonitorBroken(reason, consequence));
   }
 
   async #forward(): Promise<void> {

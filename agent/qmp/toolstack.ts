@@ -6,24 +6,32 @@ export interface ToolstackOptions {
   readonly log: Logger;
   /** A new connection to QEMU's monitor for the toolstack, not yet greeted. */
   connect(): ByteStream;
+  /** Told what cut a session short, once for each. */
+  readonly onCut?: (problem: string) => void;
   readonly takeOver?: ReadonlyMap<string, CommandHandler>;
 }
 
 /** A session of the toolstack with QEMU, as {@link VchanServerOptions.session} wants it. */
 export async function toolstackSession(
   toolstack: ByteStream,
-  { log, connect, takeOver }: ToolstackOptions,
+  { log, connect, takeOver, onCut = (problem) => log.warn({}, problem) }: ToolstackOptions,
 ): Promise<boolean> {
   let qemu: ByteStream;
   try {
     qemu = connect();
   } catch (error) {
-    log.warn({ error: String(error) }, `QMP: no connection to QEMU for the toolstack: ${error}`);
+    onCut(
+      `QMP: no connection to QEMU for the toolstack: ${error}; QEMU hangs or has ended, see its lines above`,
+    );
     toolstack.close();
     return false;
   }
   const { endedBy, error, commands } = await proxySession(toolstack, qemu, takeOver);
   if (endedBy === "toolstack") log.debug({ commands }, `QMP: a session of ${commands} commands ended`);
-  else log.warn({ commands, endedBy }, `QMP: a session was cut by ${endedBy}: ${error?.message ?? "end"}`);
+  else if (endedBy === "qemu") onCut(`QMP: QEMU cut a session of ${commands} commands; see its lines above`);
+  else {
+    const problem = error?.message ?? "unknown";
+    onCut(`QMP: a session of ${commands} commands was cut: ${problem}; the next one starts anew`);
+  }
   return endedBy === "toolstack";
 }

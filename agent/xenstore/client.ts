@@ -128,6 +128,11 @@ export class XenstoreClient extends Operations {
     };
   }
 
+  /** Longest wait for one reply from the next request on, in milliseconds; the connection is lost after it. */
+  set deadline(milliseconds: number) {
+    this.connection.deadline = milliseconds;
+  }
+
   /** Idempotent. */
   close(): void {
     this.connection.close();

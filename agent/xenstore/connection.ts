@@ -25,6 +25,8 @@ export interface ConnectionOptions {
   /** Longest wait for one reply, in milliseconds. Default 5000. */
   readonly deadline?: number;
   readonly log?: Logger;
+  /** Called once when the connection has ended, but for {@link Connection.close}: also while nothing is asked. */
+  readonly onLost?: (error: ConnectionLost) => void;
 }
 
 /** What a watch calls; neither may throw for long: it is logged and dropped. */
@@ -44,6 +46,7 @@ interface Pending {
 }
 
 const defaultDeadline = 5000;
+const closedByUs = "closed by the agent";
 
 /**
  * Requests and their replies over one stream: any number may be asked for, one is under way at a time.
@@ -65,8 +68,9 @@ export class Connection {
   #current = 0;
   readonly #listeners = new Map<string, WatchListener>();
   readonly #decoder = new PacketDecoder();
-  readonly #deadline: number;
+  #deadline: number;
   readonly #log: Logger;
+  readonly #onLost: (error: ConnectionLost) => void;
   #nextId = 1;
   #timer: Timer | undefined;
   /** `undefined` while the connection stands; then why it does not. */
@@ -79,6 +83,7 @@ export class Connection {
   ) {
     this.#deadline = options.deadline ?? defaultDeadline;
     this.#log = options.log ?? silentLogger;
+    this.#onLost = options.onLost ?? (() => {});
     void this.#receive();
   }
 
@@ -117,9 +122,14 @@ export class Connection {
     return this.#pending.size;
   }
 
+  /** Longest wait for one reply from the next request on, in milliseconds. */
+  set deadline(milliseconds: number) {
+    this.#deadline = milliseconds;
+  }
+
   /** Idempotent; requests under way fail, watches are told. */
   close(): void {
-    this.#lose("closed by the agent");
+    this.#lose(closedByUs);
   }
 
   #exchange(type: MessageName, payload: Uint8Array, operand: string, transactionId: number): Promise<Packet> {
@@ -231,6 +241,7 @@ export class Connection {
     }
     const error = new ConnectionLost(reason);
     for (const listener of listeners) this.#guard("lost", () => listener.lost(error));
+    if (reason !== closedByUs) this.#guard("lost", () => this.#onLost(error));
   }
 
   #guard(what: string, call: () => void): void {

@@ -112,28 +112,27 @@ export const socketTests: Record<string, Group> = {
     },
   },
   kernelEvents: {
-    "tells of a device, and nothing before": async () => {
-      close(done(native.openTap("before", false)));
+    // Tests that run beside this one make devices too.
+    "tells of a device": async () => {
       const fd = done(native.kernelEvents());
+      const tap = done(native.openTap("heard0", false));
       const event = new Uint8Array(2048);
-      equal(native.read(fd, event), errno.EAGAIN);
-      const tap = done(native.openTap("tap0", false));
-      await ready(fd);
-      const length = done(native.read(fd, event));
-      equal(native.decodeText(event.subarray(0, length)).split("\0")[0], "add@/devices/virtual/net/tap0");
+      for (let heard = ""; heard !== "add@/devices/virtual/net/heard0"; ) {
+        await ready(fd);
+        const length = done(native.read(fd, event));
+        heard = native.decodeText(event.subarray(0, length)).split("\0")[0] ?? "";
+      }
       close(tap, fd);
     },
     "an event that does not fit is cut, one that nobody reads in time is no error": async () => {
       const fd = done(native.kernelEvents());
-      for (let taps = 0; taps < 300; taps++) close(done(native.openTap(`tap${taps}`, false)));
+      for (let taps = 0; taps < 300; taps++) close(done(native.openTap(`many${taps}`, false)));
       await ready(fd);
       equal(native.read(fd, new Uint8Array(3)), 3);
-      for (let left = 2000; left > 0; left--) {
-        const result = native.read(fd, new Uint8Array(2048));
-        if (result === errno.EAGAIN) break;
-        done(result);
-      }
-      equal(native.read(fd, new Uint8Array(1)), errno.EAGAIN);
+      let left = 5000;
+      while (left > 0 && native.read(fd, new Uint8Array(2048)) > 0) left--;
+      const last = native.read(fd, new Uint8Array(2048));
+      holds(last > 0 || last === errno.EAGAIN, "no overrun is told");
       close(fd);
     },
   },

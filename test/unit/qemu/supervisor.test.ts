@@ -163,7 +163,9 @@ describe("start", () => {
     const error = await result;
     expect(error).toBeInstanceOf(QemuEnded);
     expect(error).toMatchObject({
-      message: "QEMU exited with 1 after 0.3 s: qemu: -drive x: No such file | qemu: giving up",
+      message:
+        "QEMU exited with 1 after 0.3 s: qemu: -drive x: No such file | qemu: giving up; " +
+        "its lines above say why; look at the guest's disk=, vif= and device_model_args=",
       expected: false,
       ranFor: 300,
     });
@@ -185,7 +187,9 @@ describe("its life", () => {
     await clock.advance(2000);
     die({ signal: "SIGKILL" });
     const ended = await qemu.ended;
-    expect(ended.message).toBe("QEMU was killed by SIGKILL after 2.0 s");
+    expect(ended.message).toBe(
+      "QEMU was killed by SIGKILL after 2.0 s; memory has run out, or someone ended it; raise stubdomain_memory=",
+    );
     qemu.exited({ pid: 77, code: 5, signal: null });
     expect(await qemu.ended).toBe(ended);
     expect(await qemu.stop()).toBe(ended);
@@ -199,7 +203,7 @@ describe("its life", () => {
     await clock.advance(99);
     expect(lines).toEqual([]);
     await clock.advance(1);
-    expect((await qemu.ended).message).toBe("QEMU exited with 3 after 0.0 s: half a line");
+    expect((await qemu.ended).message).toMatch(/^QEMU exited with 3 after 0.0 s: half a line; /);
     expect(lines).toEqual(["info: qemu: half a line"]);
   });
 });

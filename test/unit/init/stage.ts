@@ -1,0 +1,344 @@
+import { readFileSync } from "node:fs";
+import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
+import { Stubdom } from "../../../agent/init/stubdom.ts";
+import { createLog, type Log } from "../../../agent/log/log.ts";
+import {
+  type ExitStatus,
+  type Platform,
+  type SignalName,
+  type SpawnOptions,
+  SystemError,
+} from "../../../agent/platform/port.ts";
+import { DescriptorStream } from "../../../agent/platform/stream.ts";
+import { FakeClock, settle } from "../../fakes/clock.ts";
+import { FakeDescriptors } from "../../fakes/descriptors.ts";
+import { FakeFiles, fakePlatform } from "../../fakes/platform.ts";
+import { FakeQemuMonitor, type FakeQemuOptions } from "../../fakes/qemu.ts";
+import { FakeVchans } from "../../fakes/vchan.ts";
+import { type FakeXenbus, FakeXenstored } from "../../fakes/xenstored.ts";
+
+/** What `scripts/capture-dm-argv.ts` saw libxl write. */
+interface Captured {
+  readonly target: number;
+  readonly stubdom: number;
+  readonly argv: readonly string[];
+  readonly xenstore: Readonly<Record<string, string>>;
+}
+
+export interface StageOptions extends FakeQemuOptions {
+  /** A capture of `test/golden/dm-argv`, default `trixie-one-disk`. */
+  readonly guest?: string;
+  /** Backends that never connect, `vbd/768`. */
+  readonly dead?: readonly string[];
+  /** The program is not in the image. */
+  readonly missing?: boolean;
+  /** Signals that end QEMU; default both. */
+  readonly dies?: readonly string[];
+  readonly quits?: boolean;
+  readonly commandLine?: string;
+  /** The console takes nothing for so long. */
+  readonly log?: { flush(): Promise<void> };
+}
+
+const qemuPid = 77;
+const uuid = "/vm/01234567-89ab-cdef-0123-456789abcdef";
+/** Descriptors of the kernel's side that are no pipe or socket: terminals, the vchan's. */
+const firstOther = 1000;
+
+/** The whole of PID 1 in a world of fakes: libxl's tree, a kernel whose frontends connect, and a QEMU. */
+export class Stage {
+  readonly daemon = new FakeXenstored({ largestPiece: 4096 });
+  readonly clock = new FakeClock();
+  readonly kernel = new FakeDescriptors();
+  readonly files = new FakeFiles();
+  readonly vchans = new FakeVchans();
+  readonly bus: FakeXenbus;
+  readonly log: Log;
+  /** `level: message`, in order. */
+  readonly lines: string[] = [];
+  readonly poweredOff: string[] = [];
+  readonly spawned: SpawnOptions[] = [];
+  readonly killed: string[] = [];
+  readonly stubdom: Stubdom;
+  readonly platform: Platform;
+  readonly captured: Captured;
+  readonly argvPath = `${uuid}/image/dm-argv`;
+  /** QEMU's ends of the agent's monitor and of its output, once it runs. */
+  monitor: FakeQemuMonitor | undefined;
+  #monitorStream: DescriptorStream | undefined;
+  #output = -1;
+  #alive = false;
+  #ended: ExitStatus[] = [];
+  #deliver: (signal: SignalName) => void = () => {};
+  readonly #others = new Map<number, string>();
+
+  constructor(readonly options: StageOptions = {}) {
+    const path = new URL(`../../golden/dm-argv/${options.guest ?? "trixie-one-disk"}.json`, import.meta.url);
+    this.captured = JSON.parse(readFileSync(path, "utf8")) as Captured;
+    this.bus = this.daemon.connect(this.captured.stubdom);
+    this.#writeTree();
+    this.#writeFiles();
+    this.platform = this.#platform();
+    const log = createLog(this.clock, {
+      write: (line) => {
+        const { level, msg } = JSON.parse(line) as { level: string; msg: string };
+        this.lines.push(`${level}: ${msg}`);
+      },
+      flush: () => options.log?.flush() ?? Promise.resolve(),
+    });
+    log.configure({ level: "info", format: "json" });
+    this.log = { ...log, configure() {} };
+    this.stubdom = new Stubdom(this.platform, this.log);
+  }
+
+  /** As runInit does it. */
+  async run(): Promise<void> {
+    try {
+      await this.stubdom.boot();
+    } catch (error) {
+      await this.stubdom.fail(error);
+    }
+  }
+
+  /** Lets so much time pass, in small steps, so that what takes several turns is not late. */
+  async pass(milliseconds: number): Promise<void> {
+    const step = Math.max(50, Math.ceil(milliseconds / 20));
+    for (let left = milliseconds; left > 0; left -= step) {
+      await this.quiet();
+      await this.clock.advance(Math.min(step, left));
+    }
+    await this.quiet();
+  }
+
+  async quiet(): Promise<void> {
+    for (let turn = 0; turn < 40; turn++) await settle();
+  }
+
+  /** Boots until it serves the toolstack. */
+  async running(): Promise<void> {
+    void this.run();
+    for (let turn = 0; turn < 20 && this.agent("phase") !== "running"; turn++) await this.quiet();
+    if (this.agent("phase") !== "running") throw new Error(`not running:\n${this.lines.join("\n")}`);
+    await this.quiet();
+  }
+
+  get home(): string {
+    return `/local/domain/${this.captured.stubdom}`;
+  }
+
+  /** What dom0 sees of the agent. */
+  agent(node: string): string | undefined {
+    return this.daemon.get(`${this.home}/device-model/${this.captured.target}/agent/${node}`);
+  }
+
+  of(level: string): string[] {
+    return this.lines
+      .filter((line) => line.startsWith(`${level}: `))
+      .map((line) => line.slice(level.length + 2));
+  }
+
+  signal(name: SignalName): void {
+    this.#deliver(name);
+  }
+
+  print(text: string): void {
+    this.kernel.write(this.#output, encodeText(text));
+  }
+
+  /** QEMU ends, as the kernel tells it: its descriptors close, then SIGCHLD. */
+  die(status: Partial<ExitStatus>): void {
+    if (!this.#alive) return;
+    this.#alive = false;
+    this.kernel.close(this.#output);
+    this.#monitorStream?.close();
+    this.#ended.push({ pid: qemuPid, code: null, signal: null, ...status });
+    setImmediate(() => this.#deliver("SIGCHLD"));
+  }
+
+  #writeTree(): void {
+    const { captured, daemon, home } = this;
+    const { target, stubdom } = captured;
+    daemon.set(home, "", 0);
+    daemon.permit(home, [
+      { domid: 0, access: "none" },
+      { domid: stubdom, access: "read" },
+    ]);
+    daemon.set(`${home}/domid`, String(stubdom));
+    for (const name of ["error", "device-model", `device-model/${target}`, "console", "device"]) {
+      daemon.set(`${home}/${name}`, "", stubdom);
+      daemon.permit(`${home}/${name}`, [{ domid: stubdom, access: "none" }]);
+    }
+    for (const [path, raw] of Object.entries(captured.xenstore)) {
+      const value = raw.replaceAll("STUBDOM", String(stubdom)).replaceAll("TARGET", String(target));
+      daemon.set(`${home}/${path}`, value);
+      const backend = /^(.*)\/backend$/.exec(path)?.[1];
+      if (backend !== undefined) this.#backend(backend, value);
+    }
+    // libxl gives the stub domain the guest's rights.
+    daemon.setTarget(stubdom, target);
+    const readable = (path: string) =>
+      daemon.permit(path, [
+        { domid: 0, access: "none" },
+        { domid: target, access: "read" },
+      ]);
+    daemon.set(`/local/domain/${target}/vm`, uuid);
+    readable(`/local/domain/${target}/vm`);
+    daemon.set(this.argvPath, "");
+    readable(this.argvPath);
+    for (const [index, argument] of captured.argv.entries()) {
+      const path = `${this.argvPath}/${String(index + 1).padStart(3, "0")}`;
+      daemon.set(path, argument);
+      readable(path);
+    }
+  }
+
+  /** A backend that connects, and the frontend that our kernel then brings up, unless it is to be dead. */
+  #backend(frontend: string, path: string): void {
+    const [kind = "", id = ""] = frontend.split("/").slice(-2);
+    const alive = !this.options.dead?.includes(`${kind}/${id}`);
+    this.daemon.set(path, "");
+    this.daemon.permit(path, [
+      { domid: 0, access: "none" },
+      { domid: this.captured.stubdom, access: "read" },
+    ]);
+    const disk = kind === "vbd" ? { dev: "hda", mode: "w", params: "/root/hda.img" } : {};
+    for (const [name, value] of Object.entries({ state: alive ? "4" : "2", ...disk })) {
+      this.daemon.set(`${path}/${name}`, value);
+    }
+    if (!alive || frontend === "console") return;
+    setImmediate(() => {
+      if (this.daemon.get(`${this.home}/${frontend}/state`) === "1")
+        this.daemon.set(`${this.home}/${frontend}/state`, "4", this.captured.stubdom);
+    });
+  }
+
+  #writeFiles(): void {
+    const { files } = this;
+    files.put("/proc/cmdline", this.options.commandLine ?? "");
+    files.put("/proc/meminfo", "MemTotal:       60000 kB\nMemAvailable:   40000 kB\n");
+    for (const path of ["vm/overcommit_memory", "vm/swappiness", "kernel/printk"])
+      files.put(`/proc/sys/${path}`, "");
+    for (const disk of ["a", "b", "c", "d"]) files.put(`/dev/xvd${disk}`, "");
+    for (const number of [1, 2, 3]) files.put(`/dev/hvc${number}`, "");
+    for (const number of [0, 1, 2])
+      files.put(`/sys/bus/xen/devices/vif-${number}/net/eth${number}/address`, "");
+  }
+
+  #other(what: string): number {
+    const fd = firstOther + this.#others.size;
+    this.#others.set(fd, what);
+    return fd;
+  }
+
+  #platform(): Platform {
+    const { kernel, bus, vchans, options } = this;
+    const xenbus = this.#other("xenbus");
+    const isRing = (fd: number) => fd >= 100 && fd < firstOther;
+    const inbox: Uint8Array[] = [];
+    let atEnd = false;
+    let ready: (() => void) | null = null;
+    const wake = () => ready?.();
+    void (async () => {
+      for (let chunk = await bus.read(); chunk !== null; chunk = await bus.read()) {
+        inbox.push(chunk);
+        wake();
+      }
+      atEnd = true;
+      wake();
+    })();
+    return fakePlatform({
+      clock: this.clock,
+      files: this.files,
+      vchans: {
+        listen: (_, path) => {
+          for (const node of ["ring-ref", "event-channel"])
+            this.daemon.set(`${path}/${node}`, "9", this.captured.stubdom);
+          return vchans.listen();
+        },
+      },
+      descriptors: {
+        open: (path) => (path === "/dev/xen/xenbus" ? xenbus : this.#other(path)),
+        close: (fd) => {
+          if (fd === xenbus) bus.close();
+          else if (fd < firstOther) kernel.close(fd);
+        },
+        read: (fd, into) => {
+          if (fd !== xenbus) return kernel.read(fd, into);
+          const chunk = inbox.shift();
+          if (chunk === undefined) return atEnd ? 0 : null;
+          into.set(chunk);
+          return chunk.length;
+        },
+        write: (fd, from) => {
+          if (fd !== xenbus) return kernel.write(fd, from);
+          void bus.write(from.slice());
+          return from.length;
+        },
+        onReadable: (fd, handler) => {
+          if (isRing(fd)) return vchans.descriptors.onReadable(fd, handler);
+          if (fd >= firstOther && fd !== xenbus) return;
+          if (fd !== xenbus) return kernel.onReadable(fd, handler);
+          ready = handler;
+          if (inbox.length > 0 || atEnd) setImmediate(wake);
+        },
+        onWritable: (fd, ready) => {
+          if (fd < 100) kernel.onWritable(fd, ready);
+        },
+      },
+      sockets: {
+        ...kernel.sockets,
+        listenUnix: (path) => this.#other(path),
+        connectUnix: () => {
+          const [ours, theirs] = kernel.pair();
+          new FakeQemuMonitor(
+            new DescriptorStream(this.platform.descriptors, theirs, "toolstack's"),
+            options,
+          );
+          return ours;
+        },
+        terminalRaw() {},
+        kernelEvents: () => this.#other("kernel events"),
+      },
+      processes: {
+        spawn: (spawned) => this.#spawn(spawned),
+        kill: (_, signal) => {
+          this.killed.push(signal);
+          if ((options.dies ?? ["SIGTERM", "SIGKILL"]).includes(signal)) this.die({ signal });
+        },
+        reap: () => this.#ended.shift() ?? null,
+        onSignals: (_, deliver) => {
+          this.#deliver = deliver;
+        },
+        powerOff: (how) => void this.poweredOff.push(how),
+      },
+    });
+  }
+
+  #spawn(spawned: SpawnOptions): number {
+    this.spawned.push(spawned);
+    if (this.options.missing) throw new SystemError("ENOENT", "spawn", decodeText(argument(spawned, 0)));
+    const [, output, , monitor] = spawned.descriptors;
+    this.#output = this.kernel.inherit(output ?? -1);
+    const stream = new DescriptorStream(
+      this.platform.descriptors,
+      this.kernel.inherit(monitor ?? -1),
+      "QEMU's monitor",
+    );
+    this.#monitorStream = stream;
+    this.#alive = true;
+    this.monitor = new FakeQemuMonitor(stream, {
+      ...this.options,
+      execute: (command, args) => {
+        if (command === "quit" && this.options.quits !== false) this.die({ code: 0 });
+        return this.options.execute?.(command, args) ?? {};
+      },
+    });
+    return qemuPid;
+  }
+}
+
+/** Argument n of what was spawned, as bytes. */
+export function argument({ argv }: SpawnOptions, n: number): Uint8Array {
+  const value = argv[n] ?? "";
+  return typeof value === "string" ? encodeText(value) : value;
+}
