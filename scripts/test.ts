@@ -53,7 +53,12 @@ async function command(program: string, args: readonly string[]): Promise<Counts
 async function vitest(project: string): Promise<Counts> {
   const file = `${results}/${project}.json`;
   rmSync(file, { force: true });
-  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${file}`];
+  // On the emulated host a test takes minutes: each is told as it ends.
+  const reporters = [
+    `--reporter=${project === "xen" ? "verbose" : "default"}`,
+    "--reporter=json",
+    `--outputFile.json=${file}`,
+  ];
   const status = await execute("npx", ["vitest", "run", "--project", project, ...reporters]);
   let counts: Counts = { passed: 0, failed: 0 };
   try {
