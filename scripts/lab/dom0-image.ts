@@ -173,3 +173,9 @@ function moduleClosure(root: string, names: readonly string[]): string[] {
   }
   return [...ordered].map((path) => join(base, version, path));
 }
+
+/** A release by its name. Throws on a name that is none which the lab knows. */
+export function dom0Release(name: string): Dom0Release {
+  if (name === "trixie" || name === "bookworm") return name;
+  throw new Error(`--dom0 ${name}: must be trixie or bookworm`);
+}
