@@ -19,7 +19,6 @@ afterAll(async () => {
 
 it("serves a guest that boots from its disk", async () => {
   expect((await host.run("xl info xen_version")).stdout).toMatch(/^4\.17/);
-  await host.run("ip link add xenbr0 type bridge && ip link set xenbr0 up");
   guest = await createGuest(host, {
     name: "older",
     images: { hda: await guestDisk({ jobs: ["sha256"] }) },

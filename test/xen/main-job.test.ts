@@ -41,7 +41,6 @@ describe("a guest with a disk, a NIC and 64 MiB of stub domain", () => {
   let guest: Guest;
 
   beforeAll(async () => {
-    await host.run("ip link add xenbr0 type bridge && ip link set xenbr0 up");
     guest = await createGuest(host, {
       name: "main",
       images: { hda: await guestDisk({ jobs: ["sha256", "reboot:4"] }) },
