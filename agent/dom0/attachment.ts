@@ -1,4 +1,3 @@
-import { XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import { stateDevice } from "../savestate/protocol.ts";
 import { waitFor, type XenstoreClient } from "../xenstore/client.ts";
@@ -7,6 +6,9 @@ import type { Operations } from "../xenstore/operations.ts";
 
 /** How long both ends of a vbd may take to close, in milliseconds; then the nodes go from under them. */
 const closeDeadline = 5_000;
+
+/** enum xenbus_state (xen/include/public/io/xenbus.h), as far as a toolstack writes and reads it. */
+const XenbusState = { Initialising: 1, Closing: 5, Closed: 6 } as const;
 
 interface Nodes {
   readonly front: string;

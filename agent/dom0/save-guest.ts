@@ -1,9 +1,8 @@
-import { Children } from "../init/children.ts";
 import { type Logger, silentLogger } from "../log/logger.ts";
-import type { Platform } from "../platform/port.ts";
+import type { ExitStatus, Platform } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
 import { QmpClient } from "../qmp/client.ts";
-import { isJsonObject } from "../qmp/framing.ts";
+import { isJsonObject, type JsonValue } from "../qmp/framing.ts";
 import { guestUuid } from "../savestate/context.ts";
 import { TransferError } from "../savestate/errors.ts";
 import { defaultSettings, savePath } from "./settings.ts";
@@ -71,36 +70,39 @@ async function saveDevices(
   }
 }
 
-function versionText(answer: unknown): string {
-  const { qemu } = (answer ?? {}) as { qemu?: { major?: unknown; minor?: unknown; micro?: unknown } };
-  return qemu !== undefined && isJsonObject(qemu as never)
-    ? [qemu.major, qemu.minor, qemu.micro].map(String).join(".")
-    : "";
+function versionText(answer: JsonValue): string {
+  if (!isJsonObject(answer) || !isJsonObject(answer.qemu)) return "";
+  const { major, minor, micro } = answer.qemu;
+  return [major, minor, micro].map(String).join(".");
 }
 
-/** Runs `xl`, wherever the distribution put it. */
+/** Runs `xl`, wherever the distribution put it, one command at a time. */
 class Toolstack {
-  readonly #children: Children;
   readonly #program: string;
+  #ended: (status: ExitStatus) => void = () => {};
 
   constructor(private readonly platform: Platform) {
     const program = ["/usr/sbin/xl", "/sbin/xl", "/usr/bin/xl"].find((path) => platform.files.exists(path));
     if (program === undefined)
       throw new TransferError("no xl in dom0: this command pauses the guest with it");
     this.#program = program;
-    this.#children = new Children(platform.processes);
-    platform.processes.onSignals(["SIGCHLD"], () => this.#children.reapAll());
+    platform.processes.onSignals(["SIGCHLD"], () => {
+      for (let status = platform.processes.reap(); status !== null; status = platform.processes.reap()) {
+        this.#ended(status);
+      }
+    });
   }
 
   async xl(...args: readonly string[]): Promise<void> {
-    const pid = this.platform.processes.spawn({
+    const ended = new Promise<ExitStatus>((resolve) => {
+      this.#ended = resolve;
+    });
+    this.platform.processes.spawn({
       argv: [this.#program, ...args],
       env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
       descriptors: [null, 1, 2],
     });
-    const { code, signal } = await new Promise<{ code: number | null; signal: string | null }>((resolve) =>
-      this.#children.onExit(pid, resolve),
-    );
+    const { code, signal } = await ended;
     if (code !== 0) throw new TransferError(`xl ${args.join(" ")}: exit status ${code ?? signal}`);
   }
 }

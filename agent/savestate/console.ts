@@ -1,5 +1,6 @@
-import type { Platform } from "../platform/port.ts";
+import type { Platform, Timer } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
+import { TransferError } from "./errors.ts";
 import type { ExtentSink, ExtentSource } from "./extent.ts";
 
 /*
@@ -17,6 +18,10 @@ const restoreConsole = "/dev/hvc2";
  */
 const padding = 8 * 1024;
 
+/** Each so many bytes must have gone within {@link stallDeadline}, in milliseconds. */
+const piece = 16 * 1024;
+const stallDeadline = 30_000;
+
 /** Console 1 as a place to write an extent to. */
 export class SaveConsole implements ExtentSink {
   readonly #fd: number;
@@ -27,18 +32,34 @@ export class SaveConsole implements ExtentSink {
     this.#stream = new DescriptorStream(platform.descriptors, this.#fd, saveConsole);
   }
 
-  put(bytes: Uint8Array): Promise<void> {
-    return this.#stream.write(bytes);
+  /** @throws TransferError when dom0 takes nothing any more */
+  async put(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; at += piece) {
+      await this.#inTime(this.#stream.write(bytes.subarray(at, at + piece)));
+    }
   }
 
   /** Everything put so far is in dom0's file when this resolves. */
   async drain(): Promise<void> {
-    await this.#stream.write(new Uint8Array(padding));
-    await this.platform.storage.drain(this.#fd);
+    await this.put(new Uint8Array(padding));
+    await this.#inTime(this.platform.storage.drain(this.#fd));
   }
 
   close(): void {
     this.#stream.close();
+  }
+
+  async #inTime(progress: Promise<void>): Promise<void> {
+    let timer: Timer | undefined;
+    const stalled = new Promise<never>((_, reject) => {
+      const text = `${saveConsole} took nothing for ${stallDeadline / 1000} s; see whether dom0's QEMU for the stub domain runs`;
+      timer = this.platform.clock.setTimer(stallDeadline, () => reject(new TransferError(text)));
+    });
+    try {
+      await Promise.race([progress, stalled]);
+    } finally {
+      timer?.cancel();
+    }
   }
 }
 
