@@ -125,15 +125,16 @@ async function dom0Initrd(release: Dom0Release, root: string): Promise<string> {
   const contents = Object.fromEntries(files.map((name) => [name, readFileSync(join(own, name))]));
   return cached(`dom0-initrd-${release}`, digest({ root, ...contents }), async (dir) => {
     const tools = await labTools();
+    const busybox = tools.path("/usr/bin/busybox");
     const modules = moduleClosure(root, EARLY_MODULES).map((path) => ({
       name: basename(path).replace(/\.xz$/, ""),
       data: path.endsWith(".xz")
-        ? execFileSync("xz", ["--decompress", "--stdout", path], { maxBuffer: 64 << 20 })
+        ? execFileSync(busybox, ["unxz", "-c", path], { maxBuffer: 64 << 20 })
         : readFileSync(path),
     }));
     const entries: CpioEntry[] = [
       ...["bin", "proc", "sys", "dev", "root", "modules", "lab"].map((path) => ({ path, mode: DIRECTORY })),
-      { path: "bin/busybox", mode: EXECUTABLE, data: readFileSync(tools.path("/usr/bin/busybox")) },
+      { path: "bin/busybox", mode: EXECUTABLE, data: readFileSync(busybox) },
       ...modules.map(({ name, data }) => ({ path: `modules/${name}`, mode: REGULAR, data })),
       {
         path: "modules/order",

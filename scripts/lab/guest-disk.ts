@@ -8,9 +8,9 @@
  *     sector 2048...  the FAT partition, active
  */
 
-import { execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { cached, digest, logFile } from "../../bundler/cache.ts";
 import { CHARACTER_DEVICE, type CpioEntry, cpio, DIRECTORY, EXECUTABLE } from "../../bundler/cpio.ts";
 import { run } from "../../bundler/exec.ts";
@@ -133,8 +133,5 @@ function guestInitrd(tools: Tools): Buffer {
     { path: "bin/busybox", mode: EXECUTABLE, data: readFileSync(tools.path("/usr/bin/busybox")) },
     { path: "init", mode: EXECUTABLE, data: readFileSync(join(GUEST, "init")) },
   ];
-  return execFileSync("xz", ["--check=crc32", "--lzma2=dict=4MiB", "--stdout"], {
-    input: cpio(entries),
-    maxBuffer: 64 << 20,
-  });
+  return gzipSync(cpio(entries), { level: 9 });
 }
