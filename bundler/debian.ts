@@ -11,7 +11,7 @@ export function mirror(): string {
   return process.env.LINUX_STUBDOM_MIRROR || "http://deb.debian.org/debian";
 }
 
-/** Variables that mmdebstrap's apt may need from outside, beside which a root gets nothing of the host. */
+/** What Debian's archives are signed with; Ubuntu's apt has other keys. */
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 export interface DebianRoot {
@@ -23,7 +23,7 @@ export interface DebianRoot {
   readonly include: readonly string[];
   /** Source packages whose files are put into `/usr/src` of the root. */
   readonly sources?: readonly string[];
-  /** Further lines for mmdebstrap (`--customize-hook=...`), part of the cache's key. */
+  /** Further arguments for mmdebstrap, such as `--customize-hook=...`. */
   readonly options?: readonly string[];
 }
 

@@ -2,7 +2,7 @@
  * The ramdisk: everything that the stubdom's one file system holds, depending on nothing but its contents.
  *
  * It is two cpio archives, each compressed, one behind the other, which the kernel unpacks in turn (its
- * buffer-format.rst: `initramfs := ("\\0" | cpio_archive | cpio_gzip_archive)*`): first what seldom changes,
+ * buffer-format.rst: `initramfs := ("\0" | cpio_archive | cpio_gzip_archive)*`): first what seldom changes,
  * QEMU and the rest of the system, whose compression takes long; then the agent and the overlay.
  */
 
@@ -29,7 +29,7 @@ import type { BuildRoot } from "./root.ts";
 const DIRECTORIES = ["bin", "dev", "proc", "root", "run", "sys", "tmp"] as const;
 
 /**
- * Copies what the programs in /source are linked with, at the paths where ld.so looks, and says which package
+ * Run in the build root: copies what the programs in /source are linked with, at the paths where ld.so looks, and says which package
  * each is from.
  */
 const LIBRARIES = `
@@ -117,7 +117,7 @@ export interface Ramdisk {
 }
 
 /** The part that does not depend on the agent: the trees built from source and their libraries. */
-export interface System extends Ramdisk {}
+export type System = Ramdisk;
 
 /** Packs the trees built from source and the libraries that they need. */
 export async function buildSystem(root: BuildRoot, trees: readonly Tree[]): Promise<System> {
