@@ -229,6 +229,9 @@ test("killed at every step, on either side: no half state, no leak, and the next
     helper: pointsOf(learn.process.steps.slice(began)),
     stubdom: pointsOf(first.process.steps),
   };
+  console.log(
+    `kill points: ${points.helper.length} of the helper, ${points.stubdom.length} of the stub domain`,
+  );
   expect(points.helper.length).toBeGreaterThanOrEqual(12);
   expect(points.stubdom.length).toBeGreaterThanOrEqual(8);
   await learn.helper.stop();
@@ -259,7 +262,9 @@ test("killed at every step, on either side: no half state, no leak, and the next
       // What lies under the final name is whole, and it is there if xl was told so.
       const file = saved(target);
       if (file !== undefined) expect(Buffer.from(file).equals(Buffer.from(state)), label).toBe(true);
-      if (outcome === "saved") expect(file, label).toBeDefined();
+      // Killed before it answered at all, the state goes over console 1.
+      const overConsole = guest.process.consoleOutput.length > state.length;
+      if (outcome === "saved") expect(file !== undefined || overConsole, label).toBe(true);
       if (side === "helper") expect(outcome, label).not.toBe("silent");
       if (side === "stubdom") host.destroy(domid, target);
       if (!victim.process.dead) await victim.helper.stop();
