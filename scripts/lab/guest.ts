@@ -23,12 +23,6 @@ const STUBDOM: XlStubdom = {
   memory: 64,
 };
 
-/**
- * The firmware reads an AHCI disk in a few long transfers and an IDE disk word by word, each access a trap into
- * the stub domain: minutes, under emulation. Tests of IDE say `extra: { hdtype: "ide" }`.
- */
-const FAST_DISKS = { hdtype: "ahci" } as const;
-
 export interface GuestOptions extends Partial<Omit<XlGuest, "stubdom">> {
   readonly name: string;
   /**
@@ -83,7 +77,6 @@ export async function prepareGuest(host: LabHost, options: GuestOptions): Promis
     ...guest,
     disks: [...own, ...disks],
     ...(stubdom === undefined ? {} : { stubdom }),
-    extra: { ...FAST_DISKS, ...guest.extra },
   });
 }
 
