@@ -1,6 +1,6 @@
 /**
  * What the agent makes of the dm-argv that real toolstacks wrote: `test/golden/dm-argv/NAME.json` in,
- * `test/golden/argv/NAME.json` out.
+ * `test/golden/argv/NAME.json` out. What could not be captured yet is in `dm-argv-by-hand/`.
  *
  *     npx tsx scripts/golden-argv.ts          compares, exits with 1 and the names when they differ
  *     npx tsx scripts/golden-argv.ts --write  writes; review the difference by eye before committing it
@@ -13,7 +13,7 @@ import { qemuCommandLine } from "../agent/qemu/arguments.ts";
 import { readDmArguments } from "../agent/qemu/dm-argv.ts";
 
 const golden = join(import.meta.dirname, "../test/golden");
-const captured = join(golden, "dm-argv");
+const sources = ["dm-argv", "dm-argv-by-hand"].map((name) => join(golden, name));
 const expected = join(golden, "argv");
 
 interface Captured {
@@ -41,9 +41,9 @@ export function goldenText({ target, argv }: Captured): string {
 
 /** For each golden its text as it should be and as it is on disk; `undefined` where one is missing. */
 export function compareGoldens(): { name: string; should: string | undefined; is: string | undefined }[] {
-  const names = new Set([...jsonNames(captured), ...jsonNames(expected)]);
+  const names = new Set([...sources, expected].flatMap(jsonNames));
   return [...names].sort().map((name) => {
-    const input = read(join(captured, name));
+    const input = sources.map((source) => read(join(source, name))).find((text) => text !== undefined);
     return {
       name,
       should: input === undefined ? undefined : goldenText(JSON.parse(input) as Captured),
