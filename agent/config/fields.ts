@@ -67,12 +67,12 @@ export const fields = {
   qemuDeadline: seconds(12, "How long QEMU may take from its start to its first QMP answer."),
   diskCache: choice(
     ["none", "writeback"],
-    "none",
-    "Whether the stubdom's page cache holds disk data. With none, dom0's backend sees every request at once.",
+    "writeback",
+    "Whether the stubdom's page cache holds disk data until the guest flushes. none fails the guest's DMA: Linux does no direct I/O to another domain's memory.",
   ),
   diskAio: choice(
     ["io_uring", "native", "threads"],
-    "io_uring",
+    "threads",
     "How QEMU hands disk requests to the kernel. native needs disk_cache = none.",
   ),
   netJoint: choice(["tc", "bridge"], "tc", "What joins an emulated NIC to its PV network interface."),

@@ -19,6 +19,11 @@ export const settings: readonly Setting[] = [
     why: "there is no swap; reclaim should drop page cache alone",
   },
   {
+    path: "/proc/sys/vm/dirty_bytes",
+    value: "4194304",
+    why: "what the guest writes without a flush must not fill the stub domain's memory",
+  },
+  {
     path: "/proc/sys/kernel/printk",
     value: "3 4 1 3",
     why: "console 0 carries the agent's log, kernel messages below errors only crowd it",
