@@ -23,6 +23,7 @@ it("serves a guest that boots from its disk", async () => {
     name: "older",
     images: { hda: await guestDisk({ jobs: ["sha256"] }) },
     nics: [{ mac: "00:16:3e:00:00:01", bridge: "xenbr0", model: "e1000" }],
+    extra: { hdtype: "ahci" },
   });
   await guest.waitForSerial("guest: nic eth0 00:16:3e:00:00:01 e1000", 300);
   await guest.waitForSerial("guest: ready", 120);

@@ -8,8 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../../scripts/lab/shell-stubdom.ts";
-import { inStubdom, spread, withShell } from "./support.ts";
+import { inStubdom, phase, withShell } from "./support.ts";
 
 let host: LabHost;
 
@@ -21,13 +20,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await host?.stop();
 });
-
-/** Milliseconds since its kernel booted at which the agent began a phase. */
-function phase(agent: Record<string, string>, name: string): number {
-  const value = Number(agent[`phases/${name}`]);
-  expect(value, `phases/${name}`).toBeGreaterThan(0);
-  return value;
-}
 
 describe("the image", () => {
   it("is at most 8.0 MB of kernel and ramdisk, the agent at most 3.0 MB", () => {
@@ -46,6 +38,8 @@ describe("a guest with a disk, a NIC and 64 MiB of stub domain", () => {
       images: { hda: await guestDisk({ jobs: ["sha256", "reboot:4"] }) },
       nics: [{ mac: "00:16:3e:00:00:01", bridge: "xenbr0", model: "e1000" }],
       stubdom: { memory: 64, ...withShell },
+      // The firmware reads an IDE disk word by word, each a trap into the stub domain: minutes, under emulation.
+      extra: { hdtype: "ahci" },
     });
   });
 
@@ -149,60 +143,5 @@ print("all answered")
         timeout: 30_000,
       })
       .toMatch(/c|^$/);
-  });
-});
-
-describe("plain xl create", () => {
-  it("succeeds 20 times of 20, far from libxl's 30 s", async () => {
-    const running: number[] = [];
-    const returned: number[] = [];
-    for (let n = 0; n < 20; n++) {
-      const guest = await createGuest(host, { name: `again${n}`, images: { hda: 4 } });
-      const { stdout } = await host.run("cat /proc/uptime");
-      expect(Number(stdout.split(" ")[0])).toBeGreaterThan(0);
-      running.push(phase(await guest.agent(), "running") / 1000);
-      returned.push(guest.createTime / 1000);
-      await guest.destroy();
-    }
-    console.log(
-      `20 of 20; stub domain's kernel to running: ${spread(running)} s; xl create: ${spread(returned)} s`,
-    );
-    // libxl's clock runs from the unpause, a little before the kernel's own.
-    expect(Math.max(...running)).toBeLessThan(20);
-  });
-});
-
-describe("PID 1's own share of the boot", () => {
-  it("is at most a fifth of what a shell script takes for the same steps", async () => {
-    const nics = [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0" }];
-    const ramdisk = "/root/shell-stubdom-ramdisk";
-    await host.push(await shellStubdomRamdisk(), ramdisk);
-    const ours: number[] = [];
-    const script: number[] = [];
-    for (let n = 0; n < 3; n++) {
-      const guest = await createGuest(host, { name: `ours${n}`, images: { hda: 4 }, nics });
-      const agent = await guest.agent();
-      const waited = phase(agent, "network") - phase(agent, "frontends");
-      ours.push(phase(agent, "qemu-answers") - phase(agent, "init") - waited);
-      await guest.destroy();
-
-      const shell = await createGuest(host, {
-        name: `shell${n}`,
-        images: { hda: 4 },
-        nics,
-        stubdom: { ramdisk, memory: 128, cmdline: `quiet ${SHELL_STUBDOM_CMDLINE}` },
-      });
-      const log = await shell.qemuDmLog();
-      const line = /QEMU after ([\d.]+) s; began ([\d.]+), waited for devices from ([\d.]+) to ([\d.]+)/.exec(
-        log,
-      );
-      const [after, began, from, to] = (line ?? []).slice(1).map(Number);
-      expect(line, log).not.toBeNull();
-      script.push(1000 * ((after ?? 0) - (began ?? 0) - ((to ?? 0) - (from ?? 0))));
-      await shell.destroy();
-    }
-    console.log(`agent: ${spread(ours)} ms; shell script: ${spread(script)} ms`);
-    const median = (values: number[]) => values.sort((a, b) => a - b)[1] ?? Number.NaN;
-    expect(median(ours)).toBeLessThanOrEqual(median(script) / 5);
   });
 });

@@ -1,5 +1,6 @@
 /** What the tests on the emulated host share; the host itself is in scripts/lab. */
 
+import { expect } from "vitest";
 import type { Guest } from "../../scripts/lab/guest.ts";
 
 /** What a guest needs so that {@link inStubdom} works. */
@@ -39,4 +40,11 @@ export function spread(values: readonly number[]): string {
   const sorted = [...values].sort((a, b) => a - b);
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
   return `min ${at(0).toFixed(1)}, median ${at(0.5).toFixed(1)}, max ${at(1).toFixed(1)}`;
+}
+
+/** Milliseconds since its kernel booted at which the agent began a phase. */
+export function phase(agent: Record<string, string>, name: string): number {
+  const value = Number(agent[`phases/${name}`]);
+  expect(value, `phases/${name}`).toBeGreaterThan(0);
+  return value;
 }

@@ -1,0 +1,72 @@
+/** Plain `xl create`, again and again, and what the agent itself costs at boot, beside a shell script's share. */
+
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createGuest } from "../../scripts/lab/guest.ts";
+import { LabHost } from "../../scripts/lab/host.ts";
+import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../../scripts/lab/shell-stubdom.ts";
+import { phase, spread } from "./support.ts";
+
+let host: LabHost;
+
+beforeAll(async () => {
+  host = await LabHost.start({ dom0: "trixie" });
+});
+
+afterAll(async () => {
+  await host?.stop();
+});
+
+describe("plain xl create", () => {
+  it("succeeds 20 times of 20, far from libxl's 30 s", async () => {
+    const running: number[] = [];
+    const returned: number[] = [];
+    for (let n = 0; n < 20; n++) {
+      const guest = await createGuest(host, { name: `again${n}`, images: { hda: 4 } });
+      const { stdout } = await host.run("cat /proc/uptime");
+      expect(Number(stdout.split(" ")[0])).toBeGreaterThan(0);
+      running.push(phase(await guest.agent(), "running") / 1000);
+      returned.push(guest.createTime / 1000);
+      await guest.destroy();
+    }
+    console.log(
+      `20 of 20; stub domain's kernel to running: ${spread(running)} s; xl create: ${spread(returned)} s`,
+    );
+    // libxl's clock runs from the unpause, a little before the kernel's own.
+    expect(Math.max(...running)).toBeLessThan(20);
+  });
+});
+
+describe("PID 1's own share of the boot", () => {
+  it("is at most a fifth of what a shell script takes for the same steps", async () => {
+    const nics = [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0" }];
+    const ramdisk = "/root/shell-stubdom-ramdisk";
+    await host.push(await shellStubdomRamdisk(), ramdisk);
+    const ours: number[] = [];
+    const script: number[] = [];
+    for (let n = 0; n < 3; n++) {
+      const guest = await createGuest(host, { name: `ours${n}`, images: { hda: 4 }, nics });
+      const agent = await guest.agent();
+      const waited = phase(agent, "network") - phase(agent, "frontends");
+      ours.push(phase(agent, "qemu-answers") - phase(agent, "init") - waited);
+      await guest.destroy();
+
+      const shell = await createGuest(host, {
+        name: `shell${n}`,
+        images: { hda: 4 },
+        nics,
+        stubdom: { ramdisk, memory: 128, cmdline: `quiet ${SHELL_STUBDOM_CMDLINE}` },
+      });
+      const log = await shell.qemuDmLog();
+      const line = /QEMU after ([\d.]+) s; began ([\d.]+), waited for devices from ([\d.]+) to ([\d.]+)/.exec(
+        log,
+      );
+      const [after, began, from, to] = (line ?? []).slice(1).map(Number);
+      expect(line, log).not.toBeNull();
+      script.push(1000 * ((after ?? 0) - (began ?? 0) - ((to ?? 0) - (from ?? 0))));
+      await shell.destroy();
+    }
+    console.log(`agent: ${spread(ours)} ms; shell script: ${spread(script)} ms`);
+    const median = (values: number[]) => values.sort((a, b) => a - b)[1] ?? Number.NaN;
+    expect(median(ours)).toBeLessThanOrEqual(median(script) / 5);
+  });
+});
