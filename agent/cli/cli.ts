@@ -45,8 +45,11 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
   for (const command of commands) offer(yargs, platform, command, ended);
   // yargs reports both its own complaints and a command's failure here, and rejects with it once more.
   yargs.fail((message, error) => {
-    if (exitStatus === 0) console.error(`stubdom: ${message ?? error.message}`);
-    exitStatus = error ? 1 : 2;
+    // What was told already comes by once more as the command's own failure.
+    if (exitStatus !== 0) return;
+    console.error(`stubdom: ${message ?? error.message}`);
+    // With words of its own yargs complains of the usage; without, a command has failed.
+    exitStatus = message ? 2 : 1;
   });
   try {
     await yargs.parseAsync([...args]);
