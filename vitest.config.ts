@@ -20,7 +20,7 @@ export default defineConfig({
         test: {
           name: "xen",
           include: ["test/xen/**/*.test.ts"],
-          testTimeout: 10 * minute,
+          testTimeout: 20 * minute,
           hookTimeout: 10 * minute,
           fileParallelism: false,
         },

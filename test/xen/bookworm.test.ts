@@ -21,7 +21,7 @@ it("serves a guest that boots from its disk", async () => {
   expect((await host.run("xl info xen_version")).stdout).toMatch(/^4\.17/);
   guest = await createGuest(host, {
     name: "older",
-    images: { hda: await guestDisk({ jobs: ["sha256"] }) },
+    images: { hda: await guestDisk({ jobs: ["sha256"], cmdline: "quiet" }) },
     nics: [{ mac: "00:16:3e:00:00:01", bridge: "xenbr0", model: "e1000" }],
     extra: { hdtype: "ahci" },
   });
