@@ -5,10 +5,10 @@
 
 import { statSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
+import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { inStubdom, phase, withShell } from "./support.ts";
+import { phase } from "./support.ts";
 
 let host: LabHost;
 
@@ -38,7 +38,7 @@ describe("a guest with a disk, a NIC and 64 MiB of stub domain", () => {
       name: "main",
       images: { hda: await guestDisk({ jobs: ["sha256"], cmdline: "quiet" }) },
       nics: [{ mac: "00:16:3e:00:00:01", bridge: "xenbr0", model: "e1000" }],
-      stubdom: { memory: 64, ...withShell },
+      stubdom: { memory: 64 },
       // "quiet" for the guest, because each character on its serial port is a trap too.
       // The firmware reads an IDE disk word by word, each a trap into the stub domain: minutes, under emulation.
       extra: { hdtype: "ahci" },
@@ -54,7 +54,7 @@ describe("a guest with a disk, a NIC and 64 MiB of stub domain", () => {
     await guest.waitForSerial("guest: nic eth0 00:16:3e:00:00:01 e1000", 30);
     await guest.waitForSerial("guest: ready", 120);
     const log = await guest.qemuDmLog();
-    const least = /low-water mark (\d+) KiB/.exec(log)?.[1];
+    const least = [...log.matchAll(/low-water mark (\d+) KiB/g)].at(-1)?.[1];
     console.log(`low-water mark ${least} KiB of a 64 MiB stub domain`);
     expect(Number(least)).toBeGreaterThan(4096);
     expect(log).not.toMatch(/ error /);
@@ -87,62 +87,5 @@ print("all answered")
     const { stdout } = await host.run(["python3", "-", socket], { input: client, timeout: 400 });
     expect(stdout.trim()).toBe("all answered");
     console.log(`100 QMP sessions in ${((Date.now() - began) / 1000).toFixed(1)} s`);
-  });
-
-  it("has a command line in its debug shell", async () => {
-    const text = await inStubdom(
-      guest,
-      [
-        "stubdom status --json; stubdom devices; stubdom argv --json; stubdom qmp query-status --json",
-        "stubdom xenstore read target; stubdom xenstore ls device/vbd; stubdom log | tail -n 1",
-        "stubdom qmp no-such-command; echo status $?",
-      ].join("\n"),
-    );
-    const lines = text.split(/\r?\n/);
-    expect(JSON.parse(lines[0] ?? "")).toMatchObject({ phase: "running", target: await guest.domid() });
-    expect(text).toMatch(/vbd +disk hda +\/dev\/xvda, connected/);
-    expect(text).toContain('{"libxl":["');
-    expect(text).toContain('"status":"running"');
-    expect(text).toContain(`device/vbd/768/device-type = "disk"`);
-    expect(text).toMatch(/CommandNotFound|has not been found/);
-    expect(text).toContain("status 1");
-  });
-
-  it("keeps PID 1 within 4 MB resident, and asleep while nothing happens", async () => {
-    const status = "cat /proc/1/status";
-    const text = await inStubdom(
-      guest,
-      `a=$(${status}); sleep 60; b=$(${status}); echo "$a"; echo "$b"`,
-      200,
-    );
-    const values = (name: string) =>
-      [...text.matchAll(new RegExp(`^${name}:\\s+(\\d+)`, "gm"))].map(([, n]) => Number(n));
-    const [resident = Number.NaN] = values("VmRSS");
-    console.log(`PID 1: ${resident} KiB resident`);
-    expect(resident * 1024).toBeLessThanOrEqual(4_000_000);
-    const [before, after] = values("voluntary_ctxt_switches");
-    expect(before).toBeGreaterThan(0);
-    expect(after).toBe(before);
-  });
-
-  it("tells of QEMU's death within a second, and ends with reason crash", async () => {
-    const stubdom = await guest.stubdomId();
-    const agent = `/local/domain/${stubdom}/device-model/${await guest.domid()}/agent`;
-    const pid = await xenstoreRead(host, `${agent}/qemu/pid`);
-    const watching = host.run(
-      `xenstore-watch -n 2 ${agent}/error >/dev/null; date +%s.%N; xenstore-read ${agent}/error`,
-      { timeout: 120 },
-    );
-    await new Promise((resolve) => setTimeout(resolve, 2000));
-    await inStubdom(guest, `kill -KILL ${pid}; sleep 5`).catch(() => "");
-    const { stdout } = await watching;
-    expect(stdout).toMatch(/QEMU was killed by SIGKILL/);
-    const log = await guest.qemuDmLog();
-    expect(log.match(/ error .*QEMU was killed by SIGKILL/g)).toHaveLength(1);
-    await expect
-      .poll(async () => (await host.run(`xl list | awk '$1 == "main-dm" { print $5 }'`)).stdout.trim(), {
-        timeout: 30_000,
-      })
-      .toMatch(/c|^$/);
   });
 });

@@ -1,0 +1,89 @@
+/** What the debug shell shows of a stub domain, and what becomes of one whose QEMU dies. */
+
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
+import { LabHost } from "../../scripts/lab/host.ts";
+import { inStubdom, withShell } from "./support.ts";
+
+let host: LabHost;
+
+beforeAll(async () => {
+  host = await LabHost.start({ dom0: "trixie" });
+});
+
+afterAll(async () => {
+  await host?.stop();
+});
+
+describe("a stub domain with its debug shell", () => {
+  let guest: Guest;
+
+  beforeAll(async () => {
+    guest = await createGuest(host, {
+      name: "main",
+      images: { hda: 4 },
+      stubdom: { memory: 64, ...withShell },
+    });
+  });
+
+  afterAll(async () => {
+    await guest?.destroy();
+  });
+
+  it("has a command line in its debug shell", async () => {
+    const text = await inStubdom(
+      guest,
+      [
+        "stubdom status --json; stubdom devices; stubdom argv --json; stubdom qmp query-status --json",
+        "stubdom xenstore read target; stubdom xenstore ls device/vbd; stubdom log | tail -n 1",
+        "stubdom qmp no-such-command; echo status $?",
+      ].join("\n"),
+    );
+    const lines = text.split(/\r?\n/);
+    expect(JSON.parse(lines[0] ?? "")).toMatchObject({ phase: "running", target: await guest.domid() });
+    expect(text).toMatch(/vbd +disk hda +\/dev\/xvda, connected/);
+    expect(text).toContain('{"libxl":["');
+    expect(text).toContain('"status":"running"');
+    expect(text).toContain(`device/vbd/768/device-type = "disk"`);
+    expect(text).toMatch(/CommandNotFound|has not been found/);
+    expect(text).toContain("status 1");
+  });
+
+  it("keeps PID 1 within 4 MB resident, and asleep while nothing happens", async () => {
+    const status = "cat /proc/1/status";
+    const text = await inStubdom(
+      guest,
+      `a=$(${status}); sleep 60; b=$(${status}); echo "$a"; echo "$b"`,
+      200,
+    );
+    const values = (name: string) =>
+      [...text.matchAll(new RegExp(`^${name}:\\s+(\\d+)`, "gm"))].map(([, n]) => Number(n));
+    const [resident = Number.NaN] = values("VmRSS");
+    console.log(`PID 1: ${resident} KiB resident`);
+    expect(resident * 1024).toBeLessThanOrEqual(4_000_000);
+    const [before, after] = values("voluntary_ctxt_switches");
+    expect(before).toBeGreaterThan(0);
+    expect(after).toBe(before);
+  });
+
+  it("tells of QEMU's death within a second, and ends with reason crash", async () => {
+    const stubdom = await guest.stubdomId();
+    const agent = `/local/domain/${stubdom}/device-model/${await guest.domid()}/agent`;
+    const pid = await xenstoreRead(host, `${agent}/qemu/pid`);
+    const watching = host.run(
+      `xenstore-watch -n 2 ${agent}/error >/dev/null; date +%s.%N; xenstore-read ${agent}/error`,
+      { timeout: 120 },
+    );
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await inStubdom(guest, `kill -KILL ${pid}; sleep 5`).catch(() => "");
+    const { stdout } = await watching;
+    expect(stdout).toMatch(/QEMU was killed by SIGKILL/);
+    const log = await guest.qemuDmLog();
+    expect(log.match(/ error .*QEMU was killed by SIGKILL/g)).toHaveLength(1);
+    await expect
+      .poll(async () => (await host.run(`xl list | awk '$1 == "main-dm" { print $5 }'`)).stdout.trim(), {
+        timeout: 30_000,
+      })
+      .toMatch(/c|^$/);
+  });
+});
