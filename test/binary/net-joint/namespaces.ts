@@ -72,7 +72,8 @@ export class Driver {
       this.events.push(JSON.parse(line));
       this.#changed();
     });
-    this.#child.on("exit", (code) => {
+    // "close" and not "exit": what it printed last must have been read before.
+    this.#child.on("close", (code) => {
       this.events.push({ event: "exit", code });
       this.#changed();
     });
