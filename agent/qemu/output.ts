@@ -1,4 +1,5 @@
 import { decodeText } from "../bytes/text.ts";
+import { printable } from "../log/format.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Clock, Timer } from "../platform/port.ts";
 
@@ -66,7 +67,9 @@ export class QemuOutput {
     const length = this.#length;
     this.#length = 0;
     if (length === 0) return;
-    const text = printable(this.#line.subarray(0, Math.min(length, longestLine)));
+    const text = printable(
+      decodeText(this.#line.subarray(0, Math.min(length, longestLine))).replaceAll("\t", " "),
+    );
     const line = length > longestLine ? `${text}... (${length} bytes)` : text;
     this.#last.push(line);
     if (this.#last.length > rememberedLines) this.#last.shift();
@@ -97,12 +100,4 @@ export class QemuOutput {
     this.#droppedBytes = 0;
     this.log.warn({ from: "qemu", lines, bytes }, `qemu: ${lines} more lines (${bytes} bytes) not logged`);
   }
-}
-
-/** Text without control characters, so that a line of QEMU's stays one line and moves no cursor. */
-function printable(bytes: Uint8Array): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  return decodeText(bytes).replace(/[\x00-\x1f\x7f-\x9f]/g, (character) =>
-    character === "\t" ? " " : `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
-  );
 }
