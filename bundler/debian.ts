@@ -6,11 +6,6 @@ import { cached, digest } from "./cache.ts";
 import { run } from "./exec.ts";
 import { progress, type Step } from "./progress.ts";
 
-/** Debian's mirror; the security archive is beside it under `-security`. */
-export function mirror(): string {
-  return process.env.LINUX_STUBDOM_MIRROR || "http://deb.debian.org/debian";
-}
-
 /** What Debian's archives are signed with; Ubuntu's apt has other keys. */
 const KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -59,13 +54,21 @@ const NAMESPACE = [
   "--",
 ];
 
-/** One apt source line for each archive of a suite. */
-function aptLines(suite: DebianRoot["suite"], withSources: boolean): string[] {
+/**
+ * Shell command that writes the root's apt sources: the suite and its security archive, which stands beside
+ * the mirror under `-security`. The mirror is the one that mmdebstrap has put there.
+ */
+function aptSources(suite: DebianRoot["suite"], withSources: boolean): string {
   const types = withSources ? ["deb", "deb-src"] : ["deb"];
-  return types.flatMap((type) => [
-    `${type} ${mirror()} ${suite} main`,
-    `${type} ${mirror()}-security ${suite}-security main`,
+  const lines = types.flatMap((type) => [
+    `${type} $mirror ${suite} main`,
+    `${type} $mirror-security ${suite}-security main`,
   ]);
+  const list = '"$1/etc/apt/sources.list"';
+  return [
+    `mirror=$(sed -n "s/^deb \\(\\[[^]]*\\] \\)\\?\\([^ ]*\\) .*/\\2/p" ${list} | head -n 1)`,
+    `printf "%s\\n" ${lines.map((line) => `"${line}"`).join(" ")} > ${list}`,
+  ].join("; ");
 }
 
 /**
@@ -74,7 +77,6 @@ function aptLines(suite: DebianRoot["suite"], withSources: boolean): string[] {
  */
 export async function debianRoot(spec: DebianRoot): Promise<string> {
   const { name, suite, variant, include, sources = [], options = [] } = spec;
-  const lines = aptLines(suite, sources.length > 0);
   const hooks =
     sources.length === 0
       ? []
@@ -93,25 +95,21 @@ export async function debianRoot(spec: DebianRoot): Promise<string> {
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
+    `--setup-hook=${aptSources(suite, sources.length > 0)}`,
     ...hooks,
     ...options,
     suite,
   ];
-  const entry = await cached(
-    name,
-    digest({ command: command.join("\0"), lines: lines.join("\n") }),
-    async (dir, log) => {
-      assertHost();
-      await progress.step(`${name} (mmdebstrap ${suite})`, async (step) => {
-        // Whatever mmdebstrap mounts goes with the namespace, even when it is killed.
-        await run([...NAMESPACE, ...command, join(dir, "root"), "-"], {
-          log,
-          step,
-          input: `${lines.join("\n")}\n`,
-        });
-      });
-    },
-  );
+  // Without one mmdebstrap takes Debian's own. What comes from it is the same, so it is no part of the key.
+  const mirror = process.env.LINUX_STUBDOM_MIRROR;
+  const entry = await cached(name, digest({ command: command.join("\0") }), async (dir, log) => {
+    assertHost();
+    await progress.step(`${name} (mmdebstrap ${suite})`, async (step) => {
+      // Whatever mmdebstrap mounts goes with the namespace, even when it is killed.
+      const target = [join(dir, "root"), ...(mirror ? [mirror] : [])];
+      await run([...NAMESPACE, ...command, ...target], { log, step });
+    });
+  });
   return join(entry, "root");
 }
 

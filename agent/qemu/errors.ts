@@ -96,5 +96,5 @@ function remedyOf({ signal }: ExitStatus): string {
 }
 
 function quoted(lines: readonly string[]): string {
-  return lines.length === 0 ? "" : `: ${lines.join(" | ")}`;
+  return lines.length === 0 ? "" : ` (its last lines: ${lines.join(" | ")})`;
 }

@@ -137,14 +137,20 @@ class Server implements VchanServer {
 
   async #serve(): Promise<void> {
     let retry = firstRetry;
+    /** Why there is no ring, once said: said again only when it changes. */
+    let said = "";
     while (!this.#stopping) {
       const ring = this.#offer();
-      if (ring === null) {
+      if (typeof ring === "string") {
+        if (ring !== said)
+          this.options.log.error({ path: this.options.path, error: ring }, this.#refused(ring));
+        said = ring;
         await this.#pause(retry);
         retry = Math.min(2 * retry, lastRetry);
         continue;
       }
       retry = firstRetry;
+      said = "";
       try {
         await this.#use(ring);
       } catch (error) {
@@ -169,17 +175,19 @@ class Server implements VchanServer {
     });
   }
 
-  #offer(): VchanRing | null {
-    const { vchans, domid, path, log, label } = this.options;
+  /** The ring on offer, or why there is none. */
+  #offer(): VchanRing | string {
+    const { vchans, domid, path } = this.options;
     try {
       return vchans.listen(domid, path);
     } catch (error) {
-      log.error(
-        { path, error: String(error) },
-        `${label}: no vchan for dom0 at ${path}: ${error}; needs /dev/xen/gntalloc and /dev/xen/evtchn`,
-      );
-      return null;
+      return String(error);
     }
+  }
+
+  #refused(error: string): string {
+    const { label, path } = this.options;
+    return `${label}: no vchan for dom0 at ${path}: ${error}; needs /dev/xen/gntalloc and /dev/xen/evtchn; tried again every ${lastRetry / 1000} s`;
   }
 
   async #use(ring: VchanRing): Promise<void> {

@@ -10,6 +10,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+/* Otherwise __HYPERVISOR_sched_op is the call of 2005, which takes the reason where the pointer stands. */
+#define __XEN_INTERFACE_VERSION__ 0x00040400
 #include <xen/xen.h>
 #include <xen/sched.h>
 #include <xen/sys/privcmd.h>
@@ -221,6 +223,7 @@ NATIVE(native_signals)
  * SCHEDOP_shutdown with SHUTDOWN_crash (xen/include/public/sched.h): the domain ends at once and the
  * toolstack sees reason "crash". Linux offers no other way that does not print a panic first.
  */
+_Static_assert(__HYPERVISOR_sched_op == 29, "SCHEDOP_shutdown with a pointer to its argument");
 static int xen_crash(void)
 {
     struct sched_shutdown shutdown = {.reason = SHUTDOWN_crash};

@@ -97,7 +97,7 @@ export async function createGuest(host: LabHost, options: GuestOptions): Promise
       `${error.message}\n${emulatorSays(host)}/var/log/xen/qemu-dm-${options.name}.log:\n${log}`,
     );
   }
-  return new Guest(host, options.name, Date.now() - began, options.onSerial);
+  return new Guest(host, options.name, Date.now() - began, options.stubdom !== false, options.onSerial);
 }
 
 function emulatorSays(host: LabHost): string {
@@ -138,14 +138,22 @@ export class Guest {
     readonly name: string,
     /** Milliseconds that `xl create` took. */
     readonly createTime: number,
+    stubdom: boolean,
     onSerial: (line: string) => void = () => {},
   ) {
     this.#faultsBefore = host.guestFaults.length;
-    // A guest that reboots gets new domains and a new console; the client ends with the old one.
-    const follow = `gone=0
-      while [ $gone -lt 20 ]; do
-        if xl domid "$1" > /dev/null 2>&1; then gone=0; xl console "$1" 2> /dev/null; else gone=$((gone + 1)); fi
-        sleep 0.5
+    // A guest that reboots gets new domains and a new console. Each is followed once, as soon as it has its
+    // terminal: `xl console` takes the PV console of a guest that is not complete for the serial port, and one
+    // that is attached to a dying domain may stay with it for ever.
+    const terminal = stubdom
+      ? 'xenstore-read "/local/domain/$(xenstore-read "/local/domain/$id/image/device-model-domid")/device/console/3/tty"'
+      : 'xenstore-read "/local/domain/$id/serial/0/tty"';
+    const follow = `gone=0 last=
+      while [ $gone -lt 40 ]; do
+        if ! id=$(xl domid "$1"); then gone=$((gone + 1))
+        elif [ "$id" != "$last" ] && [ -n "$(${terminal})" ]; then gone=0 last=$id; xl console "$1"
+        fi 2> /dev/null
+        sleep 0.25
       done`;
     this.#follower = host.spawn(["/bin/sh", "-c", follow, "follow", name]);
     const decoder = new TextDecoder();

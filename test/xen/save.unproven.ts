@@ -55,7 +55,7 @@ async function save(file = "/root/state", ...words: readonly string[]): Promise<
 async function restore(file = "/root/state"): Promise<void> {
   const began = Date.now();
   await host.run(["xl", "restore", file], { timeout: 300 });
-  guest = new Guest(host, "mover", Date.now() - began);
+  guest = new Guest(host, "mover", Date.now() - began, true);
 }
 
 describe("over the state disk", () => {

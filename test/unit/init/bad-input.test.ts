@@ -290,7 +290,11 @@ describe("QEMU", () => {
     await stage.quiet();
     stage.print("qemu: -drive x: No such file\n");
     stage.die({ code: 1 });
-    await expectCrash(stage, 1000, /QEMU exited with 1 after 0\.\d s: qemu: -drive x: No such file; /);
+    await expectCrash(
+      stage,
+      1000,
+      /QEMU exited with 1 after 0\.\d s \(its last lines: qemu: -drive x: No such file\); /,
+    );
     expect(stage.agent("qemu/exit")).toBe("1");
     expect(stage.kernel.count).toBe(0);
   });

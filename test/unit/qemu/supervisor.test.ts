@@ -147,7 +147,7 @@ describe("start", () => {
     const error = await result;
     expect(error).toBeInstanceOf(QemuUnresponsive);
     expect(String(error)).toBe(
-      "QemuUnresponsive: QEMU did not answer on QMP within 5 s: qemu: warning: busy; " +
+      "QemuUnresponsive: QEMU did not answer on QMP within 5 s (its last lines: qemu: warning: busy); " +
         "see its lines above, or raise stubdom.qemu_deadline",
     );
     expect(qemu.qmp.state).toBe("closed");
@@ -164,7 +164,7 @@ describe("start", () => {
     expect(error).toBeInstanceOf(QemuEnded);
     expect(error).toMatchObject({
       message:
-        "QEMU exited with 1 after 0.3 s: qemu: -drive x: No such file | qemu: giving up; " +
+        "QEMU exited with 1 after 0.3 s (its last lines: qemu: -drive x: No such file | qemu: giving up); " +
         "its lines above say why; look at the guest's disk=, vif= and device_model_args=",
       expected: false,
       ranFor: 300,
@@ -203,7 +203,9 @@ describe("its life", () => {
     await clock.advance(99);
     expect(lines).toEqual([]);
     await clock.advance(1);
-    expect((await qemu.ended).message).toMatch(/^QEMU exited with 3 after 0.0 s: half a line; /);
+    expect((await qemu.ended).message).toMatch(
+      /^QEMU exited with 3 after 0.0 s \(its last lines: half a line\); /,
+    );
     expect(lines).toEqual(["info: qemu: half a line"]);
   });
 });
