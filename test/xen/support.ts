@@ -33,7 +33,7 @@ export async function inStubdom(guest: Guest, script: string, seconds = 120): Pr
       clearTimeout(timer);
       session.kill(9);
       // Before it stand the shell's greeting and its prompts.
-      resolve(text.slice(0, end).replace(/^[^]*@@ BEGIN\n/, ""));
+      resolve(text.slice(0, end).replace(/^.*@@ BEGIN\n/s, ""));
     });
   });
 }
