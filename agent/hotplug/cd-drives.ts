@@ -6,7 +6,7 @@
  *
  *     1  QMP eject                       QEMU closes the old medium
  *     2  QMP query-fdsets, remove-fd     of a set marked `stub-devid:N`, if there is one
- *     3  device/vbd/N is detached        10 s; a descriptor that QEMU kept would hold it up on older kernels
+ *     3  device/vbd/N is detached        10 s; a descriptor that is still open can hold it up
  *     4  device/vbd/N is attached        with the new medium, or, to eject, an empty one
  *     5  QMP query-fdsets                again and again until a set is marked `stub-devid:N`: ours
  *     6  QMP blockdev-change-medium      to /dev/fdset/M as host_device; not to eject
@@ -15,8 +15,7 @@
  * descriptor is closed at once. For an empty one, which may never connect, it is /dev/null, which nobody opens.
  * The medium of a drive at the start needs none: QEMU has opened it by its name.
  */
-import type { BlockFrontend } from "../frontends/block.ts";
-import { readCdDrive } from "../frontends/block.ts";
+import { type BlockFrontend, readCdDrive } from "../frontends/block.ts";
 import { NotConnected } from "../frontends/errors.ts";
 import { waitForFrontends } from "../frontends/wait.ts";
 import { parseState, XenbusState } from "../frontends/xenbus.ts";
@@ -183,9 +182,10 @@ class Drive {
     if (old.length > 0 && this.#given === identity) return;
     for (const set of old) await removeSet(qmp, set);
     const fd = platform.descriptors.open(device, { access: "read" });
+    // Before the answer: without one QEMU may have it all the same.
+    this.#given = identity;
     try {
       const set = await addSet(qmp, fd, this.#opaque);
-      this.#given = identity;
       const what = drive.empty ? "is empty" : `has a new medium on ${device}`;
       log.info({}, `${drive.label} ${what}: QEMU can open it as /dev/fdset/${set}`);
     } finally {

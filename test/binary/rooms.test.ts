@@ -21,7 +21,7 @@ const rooms: Record<string, readonly string[]> = {
   config: ["ini", "bytes"],
   qemu: ["config", "platform", "bytes", "log", "qmp", "frontends"],
   qmp: ["bytes", "platform", "log"],
-  hotplug: ["bytes", "platform", "log", "xenstore", "frontends", "qmp"],
+  hotplug: ["platform", "log", "xenstore", "frontends", "qmp"],
   savestate: ["bytes", "platform", "log", "qmp", "xenstore", "frontends"],
   screen: ["bytes", "platform", "log", "qmp", "frontends", "xenstore", "config"],
   dom0: ["bytes", "platform", "log", "xenstore", "savestate", "qmp"],
