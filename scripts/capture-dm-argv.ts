@@ -51,6 +51,11 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
   cdrom: { guest: { disks: [disk("hda"), disk("hdc", { cdrom: true })] }, releases: BOTH },
   "empty-cdrom": { guest: { disks: [disk("hda"), { vdev: "hdc", cdrom: true }] }, releases: TRIXIE },
   scsi: { guest: { disks: [disk("sda"), disk("sdb")] }, releases: TRIXIE },
+  "scsi-read-only": { guest: { disks: [disk("sda"), disk("sdb", { readOnly: true })] }, releases: TRIXIE },
+  "more-disks": {
+    guest: { disks: ["hda", "hdb", "hdc", "hdd", "xvde", "xvdf"].map((name) => disk(name)) },
+    releases: TRIXIE,
+  },
   ahci: { guest: { disks: [disk("hda"), disk("hdb")], extra: { hdtype: "ahci" } }, releases: TRIXIE },
   qcow2: {
     guest: { disks: [disk("hda", { format: "qcow2", target: "/root/hda.qcow2" })] },
@@ -73,10 +78,15 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
   },
   "vga-cirrus": { guest: { disks: [disk("hda")], extra: { vga: "cirrus", videoram: 8 } }, releases: TRIXIE },
   "vga-none": { guest: { disks: [disk("hda")], extra: { vga: "none" } }, releases: TRIXIE },
-  "sound-usb3": {
-    guest: { disks: [disk("hda")], extra: { soundhw: "hda", usbversion: 3, usbdevice: ["tablet"] } },
+  "sound-tablet": {
+    guest: {
+      disks: [disk("hda")],
+      extra: { vga: "stdvga", videoram: 32, usb: true, usbdevice: "tablet", soundhw: "hda" },
+    },
     releases: TRIXIE,
   },
+  // Not together with usbdevice, which xl refuses.
+  usb3: { guest: { disks: [disk("hda")], extra: { usbversion: 3 } }, releases: TRIXIE },
   "two-vcpus-boot-order": {
     guest: {
       disks: [disk("hda"), disk("hdc", { cdrom: true })],
@@ -123,7 +133,7 @@ async function main(): Promise<void> {
 }
 
 async function prepare(host: LabHost): Promise<void> {
-  const images = ["hda", "hdb", "hdc", "hdd", "sda", "sdb", "xvda", "xvdb"];
+  const images = ["hda", "hdb", "hdc", "hdd", "sda", "sdb", "xvda", "xvdb", "xvde", "xvdf"];
   await host.run(
     [
       "cd /root",

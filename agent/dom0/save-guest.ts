@@ -1,6 +1,6 @@
 import { type Logger, silentLogger } from "../log/logger.ts";
 import type { ExitStatus, Platform } from "../platform/port.ts";
-import { DescriptorStream } from "../platform/stream.ts";
+import { SocketStream } from "../platform/stream.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isJsonObject, type JsonValue } from "../qmp/framing.ts";
 import { guestUuid } from "../savestate/context.ts";
@@ -48,7 +48,7 @@ async function saveDevices(
   file: string,
 ): Promise<number> {
   const socket = `/run/xen/qmp-libxl-${domid}`;
-  const stream = new DescriptorStream(platform.descriptors, platform.sockets.connectUnix(socket), socket);
+  const stream = new SocketStream(platform, platform.sockets.connectUnix(socket), socket);
   const qmp = new QmpClient(stream, { clock: platform.clock, log });
   const raw = savePath(defaultSettings, domid);
   try {

@@ -149,6 +149,22 @@ export class BlockFrontend implements Frontend {
 }
 
 /**
+ * The CD drive with this number, `undefined` when there is another disk or none: a running domain's may go at
+ * any time, also while it is being read. Throws {@link BadNode} and {@link XenstoreFailure}.
+ */
+export async function readCdDrive(store: Operations, id: number): Promise<BlockFrontend | undefined> {
+  const path = `device/vbd/${id}`;
+  if ((await store.tryReadText(`${path}/device-type`)) !== "cdrom") return undefined;
+  try {
+    return await BlockFrontend.read(store, id);
+  } catch (error) {
+    const gone = error instanceof BadNode && (await store.tryReadText(`${path}/backend`)) === undefined;
+    if (gone) return undefined;
+    throw error;
+  }
+}
+
+/**
  * Whether `params` of a CD drive's backend stands for no medium. libxl writes for an empty drive: `aio:` with
  * nothing behind it (qdisk), no node at all (block device, Xen 4.17), or the path of a file kept empty for
  * the purpose, `<run directory>/empty-cdrom.<domid>` (block device, Xen 4.20).

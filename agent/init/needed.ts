@@ -1,6 +1,7 @@
 import type { Frontends } from "../frontends/discover.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
+import { stateDevice } from "../savestate/protocol.ts";
 import { BootError } from "./errors.ts";
 
 /**
@@ -33,6 +34,20 @@ export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
     ),
   );
   return [...disks, ...nics, ...serials].filter(({ awaited }) => awaited);
+}
+
+/**
+ * What the log says about disks that the guest has and QEMU does not emulate: libxl leaves out of its arguments
+ * what no emulated controller has a place for, and says so in a log of dom0's alone.
+ */
+export function unemulatedDisks(found: Frontends, dm: DmArguments): string[] {
+  const left = found.disks.filter(
+    ({ device, id, empty }) => !empty && id !== stateDevice.number && !dm.disks.includes(device),
+  );
+  return left.map(
+    ({ label, path }) =>
+      `${label} (${path}) is not emulated: QEMU has hda to hdd, with hdtype="ahci" up to hdf, and sda to sdg for SCSI; the guest reaches it with PV drivers alone`,
+  );
 }
 
 function present<T extends Frontend>(frontend: T | undefined, what: string, instead: string): T {

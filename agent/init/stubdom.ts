@@ -1,15 +1,20 @@
 import { decodeText } from "../bytes/text.ts";
 import type { Config } from "../config/fields.ts";
 import { announcePrimaryConsole } from "../frontends/console.ts";
-import { allFrontends, discoverFrontends } from "../frontends/discover.ts";
+import { allFrontends, discoverFrontends, type Frontends } from "../frontends/discover.ts";
 import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
+import { CdDrives } from "../hotplug/cd-drives.ts";
+import { DiskErrors } from "../hotplug/disk-errors.ts";
+import { NicLinks } from "../hotplug/nic-links.ts";
+import { printable } from "../log/format.ts";
 import type { Log } from "../log/log.ts";
 import type { Platform, SignalName } from "../platform/port.ts";
 import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 import { qemuCommandLine } from "../qemu/arguments.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
+import { driveFiles } from "../qemu/drives.ts";
 import type { QemuEnded } from "../qemu/errors.ts";
 import { QemuSupervisor } from "../qemu/supervisor.ts";
 import type { QmpEvent } from "../qmp/client.ts";
@@ -29,7 +34,7 @@ import { serveControl } from "./control-server.ts";
 import { BootError } from "./errors.ts";
 import { applySettings } from "./limits.ts";
 import { MemoryWatch, peakResident } from "./memory.ts";
-import { neededFrontends } from "./needed.ts";
+import { neededFrontends, unemulatedDisks } from "./needed.ts";
 import { Phases } from "./phases.ts";
 import { DomainReport } from "./report.ts";
 import { shellSession } from "./shell.ts";
@@ -51,6 +56,15 @@ const homeless = "error/stubdom";
 /** While the guest runs, a xenstored that is restarted or stuck for a while is no reason to end it. */
 const runningStoreDeadline = 60_000;
 
+const noFrontends: Frontends = {
+  disks: [],
+  nics: [],
+  framebuffers: [],
+  keyboards: [],
+  pci: [],
+  consoles: [],
+};
+
 /**
  * The stub domain, from the first word to xenstore to the end of the machine. Its boot is the sequence of
  * {@link phaseNames}; whatever goes wrong, then or later, ends in {@link fail}, once.
@@ -64,10 +78,13 @@ export class Stubdom {
   #identity: Identity | undefined;
   #arguments: DmArguments | undefined;
   #commandLine: readonly Uint8Array[] = [];
-  #frontends: readonly Frontend[] = [];
+  #found: Frontends = noFrontends;
   readonly #outcomes = new Map<Frontend, FrontendOutcome>();
   #joints: readonly Joint[] = [];
   #screen: Screen | undefined;
+  #diskErrors: DiskErrors | undefined;
+  /** What follows devices that come and go. */
+  #followers: readonly { follow(): Promise<void>; stop(): void }[] = [];
   #qemu: QemuSupervisor | undefined;
   #error: string | undefined;
   #ending = false;
@@ -141,6 +158,7 @@ export class Stubdom {
     );
     this.#phases.enter("running");
     store.deadline = runningStoreDeadline;
+    await this.#followDevices(store, dm, config, identity.target, qemu);
     const takeOver = new Map([["xen-save-devices-state", new StateSaver(state, qemu.qmp).handler]]);
     const connect = () => {
       this.#memory.look();
@@ -189,7 +207,8 @@ export class Stubdom {
   async #connectFrontends(store: XenstoreClient, dm: DmArguments, config: Config): Promise<void> {
     const found = await discoverFrontends(store);
     const needed = neededFrontends(found, dm);
-    this.#frontends = allFrontends(found);
+    this.#found = found;
+    for (const note of unemulatedDisks(found, dm)) this.log.warn({}, note);
     const patience = Math.min(config.lateNotice, config.frontendDeadline);
     const late = this.#take(await waitForFrontends(store, this.platform, needed, patience));
     for (const { error } of late) this.#warn(error.message);
@@ -243,6 +262,13 @@ export class Stubdom {
     for (const note of notes) log.info({}, note);
     this.#commandLine = argv;
     for (const joint of this.#joints) joint.handedOver();
+    const files = driveFiles(dm.options);
+    this.#diskErrors = new DiskErrors({
+      clock: platform.clock,
+      log,
+      nameOf: (device) => this.#driveName(device, files.get(device)),
+      complain: (text) => this.#complain(text),
+    });
     const qemu = new QemuSupervisor(platform, log, {
       argv,
       env: [],
@@ -257,14 +283,51 @@ export class Stubdom {
   }
 
   get #hasScreen(): boolean {
-    return this.#frontends.some(({ kind }) => kind === "vfb");
+    return this.#found.framebuffers.length > 0;
+  }
+
+  /**
+   * Devices that dom0 changes under the running guest. To be called before the toolstack is served: it changes
+   * a CD in a session of its own.
+   */
+  async #followDevices(
+    store: XenstoreClient,
+    dm: DmArguments,
+    config: Config,
+    target: number,
+    { qmp }: QemuSupervisor,
+  ): Promise<void> {
+    const { platform, log } = this;
+    const complain = (text: string) => this.#complain(text);
+    const cds = this.#found.disks.filter(({ cdrom }) => cdrom);
+    // joinAll keeps the order of the NICs.
+    const nics = this.#joints.map((joint, i) => {
+      const front = this.#found.nics.find(({ devid }) => devid === joint.nic.devid);
+      return { joint, netdev: dm.nics[i]?.netdev ?? "", backendDomid: front?.backendDomid ?? 0 };
+    });
+    const followers = [
+      new CdDrives({
+        ...{ platform, store, qmp, log, complain },
+        deadline: config.frontendDeadline,
+        started: cds.map(({ id }) => id),
+      }),
+      new NicLinks({ store, qmp, log, target, nics, complain }),
+    ];
+    this.#followers = followers;
+    try {
+      await Promise.all(followers.map((follower) => follower.follow()));
+    } catch (error) {
+      complain(
+        `changes of CDs and NICs are not noticed: ${String(error)}; shut the guest down and start it again before you change one`,
+      );
+    }
   }
 
   /** The guest runs without; so nothing waits for it, and dom0 may offer it late. */
   #showScreen(store: XenstoreClient): void {
-    const framebuffer = this.#frontends.find(({ kind }) => kind === "vfb");
+    const { framebuffers, keyboards } = this.#found;
+    const [framebuffer] = framebuffers;
     if (framebuffer === undefined) return;
-    const keyboards = this.#frontends.filter(({ kind }) => kind === "vkbd");
     this.#screen = new Screen({
       platform: this.platform,
       store,
@@ -274,7 +337,17 @@ export class Stubdom {
     });
   }
 
+  /** For people; `device` is a word of QEMU's. */
+  #driveName(device: string, file: string | undefined): string {
+    const number = /^ide-([0-9]+)$/.exec(device)?.[1];
+    const disk = this.#found.disks.find((each) => each.device === file || String(each.id) === number);
+    return disk === undefined
+      ? `QEMU's drive ${printable(device) || "without a name"}`
+      : `${disk.label} (${device})`;
+  }
+
   #happened({ name, data }: QmpEvent): void {
+    if (name === "BLOCK_IO_ERROR") this.#diskErrors?.happened(data);
     this.log.debug({}, `QEMU event ${name} ${JSON.stringify(data)}`);
     this.#memory.look();
   }
@@ -282,6 +355,8 @@ export class Stubdom {
   async #qemuEnded(ended: QemuEnded): Promise<void> {
     const { code, signal } = ended.status;
     this.#screen?.stop();
+    this.#diskErrors?.stop();
+    for (const follower of this.#followers) follower.stop();
     this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
     if (this.#ending) return;
     if (code !== 0) return this.fail(ended);
@@ -400,7 +475,7 @@ export class Stubdom {
   }
 
   #devices(): DeviceStatus[] {
-    return this.#frontends.map((frontend) => {
+    return allFrontends(this.#found).map((frontend) => {
       const outcome = this.#outcomes.get(frontend);
       const detail =
         outcome === undefined

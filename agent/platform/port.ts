@@ -145,6 +145,12 @@ export interface Sockets {
   /** `null` when nobody is waiting. */
   accept(fd: number): number | null;
   connectUnix(path: string): number;
+  /**
+   * Writes to a unix stream socket like {@link Descriptors.write}, and with the first byte hands a copy of
+   * `descriptor` to whoever reads it (SCM_RIGHTS); the caller's own stays open. `null` when it would block;
+   * nothing has gone over then.
+   */
+  sendDescriptor(socket: number, bytes: Uint8Array, descriptor: number): number | null;
   /** Non-blocking pipe: [read end, write end]. */
   pipe(): [number, number];
   /** NETLINK_ROUTE socket, bound; one datagram a read or write. */

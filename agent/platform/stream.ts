@@ -1,4 +1,4 @@
-import { type Descriptors, SystemError } from "./port.ts";
+import { type Descriptors, type Platform, SystemError } from "./port.ts";
 
 /**
  * A two-way stream of bytes, pulled: nothing is read that nobody asked for, so that a loop of `read` and
@@ -16,6 +16,15 @@ export interface ByteStream {
   close(): void;
 }
 
+/** A stream over which descriptors can be handed to the other side: a unix socket. */
+export interface PassingStream extends ByteStream {
+  /**
+   * Like {@link write}, and a copy of `descriptor` goes over with the first byte. The caller's own may be
+   * closed once the promise has settled, and not before.
+   */
+  writeWith(bytes: Uint8Array, descriptor: number): Promise<void>;
+}
+
 export class StreamClosed extends Error {
   override readonly name = "StreamClosed";
 }
@@ -31,7 +40,7 @@ export class DescriptorStream implements ByteStream {
 
   constructor(
     private readonly descriptors: Descriptors,
-    private readonly fd: number,
+    protected readonly fd: number,
     private readonly label: string,
   ) {}
 
@@ -46,9 +55,7 @@ export class DescriptorStream implements ByteStream {
   }
 
   write(bytes: Uint8Array): Promise<void> {
-    const done = this.#writes.then(() => this.#writeAll(bytes));
-    this.#writes = done.catch(() => {});
-    return done;
+    return this.send(bytes, (rest) => this.descriptors.write(this.fd, rest));
   }
 
   close(): void {
@@ -63,11 +70,18 @@ export class DescriptorStream implements ByteStream {
     write?.();
   }
 
-  async #writeAll(bytes: Uint8Array): Promise<void> {
+  /** Sends all of `bytes` after what is already being sent; `send` takes some of the rest, or would block. */
+  protected send(bytes: Uint8Array, send: (rest: Uint8Array) => number | null): Promise<void> {
+    const done = this.#writes.then(() => this.#sendAll(bytes, send));
+    this.#writes = done.catch(() => {});
+    return done;
+  }
+
+  async #sendAll(bytes: Uint8Array, send: (rest: Uint8Array) => number | null): Promise<void> {
     let rest = bytes;
     while (rest.length > 0) {
       if (this.#closed) throw new StreamClosed(`${this.label}: closed with ${rest.length} bytes unsent`);
-      const count = this.descriptors.write(this.fd, rest);
+      const count = send(rest);
       if (count === 0) throw new SystemError("EIO", "write", this.label);
       if (count === null) await this.#ready("write");
       else rest = rest.subarray(count);
@@ -83,6 +97,31 @@ export class DescriptorStream implements ByteStream {
         delete this.#wake[direction];
         resolve();
       });
+    });
+  }
+}
+
+/** A {@link PassingStream} over a unix stream socket, which it owns and closes. */
+export class SocketStream extends DescriptorStream implements PassingStream {
+  constructor(
+    private readonly platform: {
+      readonly descriptors: Descriptors;
+      readonly sockets: Pick<Platform["sockets"], "sendDescriptor">;
+    },
+    socket: number,
+    label: string,
+  ) {
+    super(platform.descriptors, socket, label);
+  }
+
+  writeWith(bytes: Uint8Array, descriptor: number): Promise<void> {
+    const { descriptors, sockets } = this.platform;
+    let passed = false;
+    return this.send(bytes, (rest) => {
+      if (passed) return descriptors.write(this.fd, rest);
+      const count = sockets.sendDescriptor(this.fd, rest, descriptor);
+      passed = count !== null;
+      return count;
     });
   }
 }

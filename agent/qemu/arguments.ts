@@ -1,6 +1,7 @@
 import type { Config } from "../config/fields.ts";
 import { type DmArguments, type DmOption, isTap, restorePlaceholder } from "./dm-argv.ts";
 import { ArgumentError } from "./errors.ts";
+import { unavailable, usbDevices } from "./models.ts";
 import { fromByteString, optionKey, optionValue, shown, splitOptions } from "./text.ts";
 
 /** What the agent has prepared for QEMU. Descriptors are the child's. */
@@ -47,6 +48,9 @@ export interface QemuCommandLine {
  *   -k                        with a screen: the agent sends keys, not what is written on them, and a layout
  *                             makes QEMU ignore those; dom0's VNC server, which has got it too, needs it
  * refused
+ *   -device                   what QEMU does not have here, or cannot have so: see models.ts
+ *   -usbdevice                but tablet, mouse and keyboard
+ *   -chardev spicevmc         SPICE does not reach into a stub domain
  *   -kernel, -initrd          files of dom0, out of reach
  *   -xen-attach               not the QEMU of an HVM guest
  * added
@@ -71,10 +75,32 @@ const rules: Readonly<Record<string, Rule>> = {
   drive: hostDevice,
   incoming: incomingState,
   "no-acpi": () => ["-machine", "acpi=off"],
-  chardev: (option, build) =>
-    optionValue(splitOptions(option.value), "id")?.startsWith("libxl-channel")
+  chardev: (option, build) => {
+    const parts = splitOptions(option.value);
+    if (parts[0] === "spicevmc") {
+      throw refusal(
+        option,
+        "SPICE does not reach into a stub domain",
+        "take usbredirection= and spice= out of the guest's configuration",
+      );
+    }
+    return optionValue(parts, "id")?.startsWith("libxl-channel")
       ? leftOut("a channel of dom0 has no device in an HVM guest")(option, build)
-      : null,
+      : null;
+  },
+  device: (option) => {
+    const why = unavailable(splitOptions(option.value));
+    if (why !== undefined) throw refusal(option, why.problem, why.remedy);
+    return null;
+  },
+  usbdevice: (option) => {
+    if (usbDevices.includes(option.value)) return null;
+    throw refusal(
+      option,
+      "QEMU has no such USB device here",
+      `usbdevice= takes ${usbDevices.join(", ")}; a real device reaches a guest by usbctrl= and usbdev= with PV drivers, or by its PCI controller`,
+    );
+  },
   chroot: leftOut("a directory of dom0"),
   runas: leftOut("a user of dom0"),
   "run-with": (option, build) =>

@@ -1,6 +1,6 @@
 import type { Logger } from "../log/logger.ts";
 import type { ExitStatus, Platform } from "../platform/port.ts";
-import { DescriptorStream } from "../platform/stream.ts";
+import { DescriptorStream, SocketStream } from "../platform/stream.ts";
 import { QmpClient, type QmpEvent } from "../qmp/client.ts";
 import { type QmpError, QmpTimeout } from "../qmp/errors.ts";
 import { QemuEnded, QemuMonitorBroken, QemuNotStarted, QemuUnresponsive } from "./errors.ts";
@@ -64,7 +64,7 @@ export class QemuSupervisor {
     this.#output = new QemuOutput(platform.clock, log);
     this.#outputStream = new DescriptorStream(platform.descriptors, output, "QEMU's output");
     this.#outputDone = this.#forward();
-    const monitor = new DescriptorStream(platform.descriptors, launch.monitor, "QEMU's monitor");
+    const monitor = new SocketStream(platform, launch.monitor, "QEMU's monitor");
     this.qmp = new QmpClient(monitor, {
       clock: platform.clock,
       log,

@@ -1,7 +1,7 @@
 import { encodeText } from "../bytes/text.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Clock, Timer } from "../platform/port.ts";
-import type { ByteStream } from "../platform/stream.ts";
+import type { PassingStream } from "../platform/stream.ts";
 import { QmpCommandError, QmpConnectionClosed, QmpError, QmpFramingError, QmpTimeout } from "./errors.ts";
 import {
   isJsonObject,
@@ -44,7 +44,7 @@ export class QmpClient {
   #greeted: { resolve(): void; reject(error: QmpError): void } | undefined;
 
   constructor(
-    private readonly stream: ByteStream,
+    private readonly stream: PassingStream,
     private readonly context: {
       readonly clock: Clock;
       readonly log: Logger;
@@ -99,12 +99,26 @@ export class QmpClient {
     return Promise.reject(new QmpConnectionClosed(`QMP ${command}: the connection is ${this.#state}`));
   }
 
+  /**
+   * Like {@link execute}, for a command that takes a descriptor (`add-fd`, `getfd`), of which QEMU gets a copy.
+   * The caller's own may be closed once this has settled.
+   */
+  executeWith(
+    descriptor: number,
+    command: string,
+    args: JsonObject = {},
+    milliseconds = commandDeadline,
+  ): Promise<JsonValue> {
+    if (this.#state === "ready") return this.#send(command, args, milliseconds, descriptor);
+    return Promise.reject(new QmpConnectionClosed(`QMP ${command}: the connection is ${this.#state}`));
+  }
+
   /** Idempotent; what is pending is rejected. */
   close(): void {
     this.#end(new QmpConnectionClosed("QMP: closed by the agent"));
   }
 
-  #send(command: string, args: JsonObject, milliseconds: number): Promise<JsonValue> {
+  #send(command: string, args: JsonObject, milliseconds: number, descriptor?: number): Promise<JsonValue> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       const deadline = this.context.clock.setTimer(milliseconds, () => {
@@ -114,7 +128,9 @@ export class QmpClient {
       this.#pending.set(id, { command, deadline, resolve, reject });
       const request = encodeText(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       // Whoever ended the connection has rejected this command too.
-      this.stream.write(request).catch((error: unknown) => this.#end(closed(error)));
+      const written =
+        descriptor === undefined ? this.stream.write(request) : this.stream.writeWith(request, descriptor);
+      written.catch((error: unknown) => this.#end(closed(error)));
     });
   }
 

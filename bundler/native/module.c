@@ -41,6 +41,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("listenUnix", 1, native_listen_unix),
     FUNCTION("accept", 1, native_accept),
     FUNCTION("connectUnix", 1, native_connect_unix),
+    FUNCTION("sendDescriptor", 3, native_send_descriptor),
     FUNCTION("pipe", 0, native_pipe),
     FUNCTION("netlinkRoute", 1, native_netlink_route),
     FUNCTION("kernelEvents", 0, native_kernel_events),

@@ -85,6 +85,7 @@ NATIVE(native_socket_pair);
 NATIVE(native_listen_unix);
 NATIVE(native_accept);
 NATIVE(native_connect_unix);
+NATIVE(native_send_descriptor);
 NATIVE(native_pipe);
 NATIVE(native_netlink_route);
 NATIVE(native_kernel_events);

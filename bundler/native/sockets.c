@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
@@ -87,6 +88,42 @@ NATIVE(native_accept)
     if (JS_ToInt32(ctx, &fd, argv[0]))
         return JS_EXCEPTION;
     return native_result(ctx, accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
+}
+
+/*
+ * sendDescriptor(socket, bytes, descriptor): bytes taken, at least one, with which a copy of `descriptor` goes
+ * over (SCM_RIGHTS, unix(7)). Both stay ours.
+ */
+NATIVE(native_send_descriptor)
+{
+    int32_t fd, passed;
+    uint8_t *data;
+    size_t size;
+    /* The bytes last: a conversion may run code that detaches them. */
+    if (JS_ToInt32(ctx, &fd, argv[0]) || JS_ToInt32(ctx, &passed, argv[2]) ||
+        native_bytes(ctx, argv[1], &data, &size))
+        return JS_EXCEPTION;
+    /* On a stream a descriptor travels with a byte, or not at all. */
+    if (!size)
+        return JS_NewInt32(ctx, -EINVAL);
+
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof passed)];
+    } control = {.header = {
+                     .cmsg_len = CMSG_LEN(sizeof passed),
+                     .cmsg_level = SOL_SOCKET,
+                     .cmsg_type = SCM_RIGHTS,
+                 }};
+    struct iovec bytes = {.iov_base = data, .iov_len = size};
+    struct msghdr message = {
+        .msg_iov = &bytes,
+        .msg_iovlen = 1,
+        .msg_control = control.space,
+        .msg_controllen = sizeof control.space,
+    };
+    memcpy(CMSG_DATA(&control.header), &passed, sizeof passed);
+    return native_result(ctx, sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL));
 }
 
 /* A netlink socket of `protocol`, bound to `groups`, with the socket options in `on` (0 ends them) set. */

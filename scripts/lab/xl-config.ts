@@ -10,6 +10,8 @@ export interface XlDisk {
   readonly format?: "raw" | "qcow2";
   readonly cdrom?: boolean;
   readonly readOnly?: boolean;
+  /** Who serves it: the kernel or QEMU of dom0. Left out, libxl's choice: QEMU for CDs and for what is not raw. */
+  readonly backend?: "phy" | "qdisk";
 }
 
 export interface XlNic {
@@ -59,8 +61,13 @@ function value(input: XlValue): string {
 
 /** One disk; `target=` comes last because everything after it is the target, commas and all. */
 export function diskSpec(disk: XlDisk): string {
-  const { vdev, target, format = "raw", cdrom = false, readOnly = cdrom } = disk;
-  const parts = [`vdev=${vdev}`, `access=${readOnly ? "ro" : "rw"}`, ...(cdrom ? ["devtype=cdrom"] : [])];
+  const { vdev, target, format = "raw", cdrom = false, readOnly = cdrom, backend } = disk;
+  const parts = [
+    `vdev=${vdev}`,
+    `access=${readOnly ? "ro" : "rw"}`,
+    ...(cdrom ? ["devtype=cdrom"] : []),
+    ...(backend === undefined ? [] : [`backendtype=${backend}`]),
+  ];
   if (target === undefined) return ["format=empty", ...parts].join(",");
   return [`format=${format}`, ...parts, `target=${target}`].join(",");
 }

@@ -21,10 +21,14 @@ const rooms: Record<string, readonly string[]> = {
   config: ["ini", "bytes"],
   qemu: ["config", "platform", "bytes", "log", "qmp", "frontends"],
   qmp: ["bytes", "platform", "log"],
+  hotplug: ["platform", "log", "xenstore", "frontends", "qmp"],
   savestate: ["bytes", "platform", "log", "qmp", "xenstore", "frontends"],
   screen: ["bytes", "platform", "log", "qmp", "frontends", "xenstore", "config"],
   dom0: ["bytes", "platform", "log", "xenstore", "savestate", "qmp"],
-  init: ["bytes", "platform", "log", "xenstore", "frontends", "config", "qemu", "qmp", "savestate", "screen"],
+  init: [
+    ...["bytes", "platform", "log", "xenstore", "frontends", "config", "qemu", "qmp"],
+    ...["savestate", "screen", "hotplug"],
+  ],
   cli: ["bytes", "platform", "log", "xenstore", "init", "savestate", "dom0", "qmp", "yargs"],
 };
 

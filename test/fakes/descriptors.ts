@@ -24,9 +24,17 @@ export class FakeDescriptors implements Partial<Descriptors> {
     return this.#ends.size;
   }
 
-  readonly sockets: Pick<Sockets, "pipe" | "socketPair"> = {
+  /** Descriptors handed over by `sendDescriptor`, in order. */
+  readonly passed: number[] = [];
+
+  readonly sockets: Pick<Sockets, "pipe" | "socketPair" | "sendDescriptor"> = {
     pipe: () => this.pair(),
     socketPair: () => this.pair(),
+    sendDescriptor: (socket, bytes, descriptor) => {
+      const count = this.write(socket, bytes);
+      if (count !== null) this.passed.push(descriptor);
+      return count;
+    },
   };
 
   /** Two connected descriptors. */

@@ -1,5 +1,5 @@
 import { concatBytes } from "../../agent/bytes/bytes.ts";
-import { type ByteStream, StreamClosed } from "../../agent/platform/stream.ts";
+import { type PassingStream, StreamClosed } from "../../agent/platform/stream.ts";
 import { Random } from "./random.ts";
 
 export interface MemoryStreamOptions {
@@ -24,7 +24,9 @@ export function memoryStream(options: MemoryStreamOptions = {}): [MemoryEnd, Mem
   return [new MemoryEnd(there, back), new MemoryEnd(back, there)];
 }
 
-export class MemoryEnd implements ByteStream {
+export class MemoryEnd implements PassingStream {
+  /** Descriptors handed over from this end, in order. */
+  readonly passed: number[] = [];
   #closed = false;
   #writes: Promise<void> = Promise.resolve();
 
@@ -45,6 +47,11 @@ export class MemoryEnd implements ByteStream {
     const done = this.#writes.then(() => this.outgoing.put(bytes));
     this.#writes = done.catch(() => {});
     return done;
+  }
+
+  writeWith(bytes: Uint8Array, descriptor: number): Promise<void> {
+    this.passed.push(descriptor);
+    return this.write(bytes);
   }
 
   close(): void {

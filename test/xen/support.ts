@@ -2,6 +2,7 @@
 
 import { expect } from "vitest";
 import type { Guest } from "../../scripts/lab/guest.ts";
+import type { LabHost } from "../../scripts/lab/host.ts";
 
 /** What a guest needs so that {@link inStubdom} works. */
 export const withShell = { cmdline: "quiet stubdom.shell=1" };
@@ -36,6 +37,41 @@ export async function inStubdom(guest: Guest, script: string, seconds = 120): Pr
       resolve(text.slice(0, end).replace(/^.*@@ BEGIN\n/s, ""));
     });
   });
+}
+
+/**
+ * Types a command at the shell that the test guest has once it is ready, and returns what `answer` captured of
+ * the line that came then.
+ */
+export async function askGuest(
+  guest: Guest,
+  command: string,
+  answer: RegExp,
+  seconds = 120,
+): Promise<string> {
+  const from = guest.serialLines.length;
+  guest.type(`${command}\n`);
+  const line = await guest.waitForSerial(answer, seconds, from);
+  return (answer.exec(line)?.[1] ?? "").trim();
+}
+
+/** Bytes that look like no others, in a file of dom0's; their SHA-256 in hex. */
+export async function randomFile(host: LabHost, path: string, bytes: number): Promise<string> {
+  const { stdout } = await host.run(
+    `mkdir -p "$(dirname ${path})" && head -c ${bytes} /dev/urandom > ${path} && sha256sum < ${path}`,
+  );
+  return stdout.split(" ")[0] ?? "";
+}
+
+/** Resolves once the stub domain's log matches. Looks once a second: the log is a file of dom0's. */
+export async function waitForLog(guest: Guest, wanted: RegExp, seconds = 60): Promise<string> {
+  const deadline = Date.now() + seconds * 1000;
+  for (;;) {
+    const line = (await guest.qemuDmLog()).split("\n").find((each) => wanted.test(each));
+    if (line !== undefined) return line;
+    if (Date.now() > deadline) throw new Error(`${guest.name}: no ${wanted} in the stub domain's log`);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
 }
 
 /** Statistics of a sample for a line in the log. */

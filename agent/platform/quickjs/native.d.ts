@@ -49,6 +49,7 @@ declare module "stubdom-native" {
   export function listenUnix(path: string): Result;
   export function accept(fd: number): Result;
   export function connectUnix(path: string): Result;
+  export function sendDescriptor(socket: number, bytes: Uint8Array, descriptor: number): Result;
   export function pipe(): [number, number] | Result;
   export function netlinkRoute(groups: number): Result;
   export function kernelEvents(): Result;

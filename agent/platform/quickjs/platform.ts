@@ -179,6 +179,8 @@ const sockets: Sockets = {
   listenUnix: (path) => checked(native.listenUnix(path), "listen", path),
   accept: (fd) => orWouldBlock(native.accept(fd), "accept", fd),
   connectUnix: (path) => checked(native.connectUnix(path), "connect", path),
+  sendDescriptor: (socket, bytes, descriptor) =>
+    orWouldBlock(native.sendDescriptor(socket, bytes, descriptor), "send descriptor", socket),
   pipe: () => resultOf(native.pipe(), "pipe", ""),
   netlinkRoute: () => checked(native.netlinkRoute(1), "socket", "NETLINK_ROUTE"),
   kernelEvents: () => checked(native.kernelEvents(), "socket", "NETLINK_KOBJECT_UEVENT"),

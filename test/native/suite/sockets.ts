@@ -36,6 +36,42 @@ export const socketTests: Record<string, Group> = {
       close(a, b);
     },
   },
+  sendDescriptor: {
+    ...refusals("sendDescriptor", native.sendDescriptor, "descriptor", "bytes", "integer"),
+    "hands over a copy, with the first byte": () => {
+      const [a, b] = list(native.socketPair());
+      const [reading, writing] = list(native.pipe());
+      const byte = new Uint8Array(1);
+      equal(native.sendDescriptor(a, text("xy"), writing), 2);
+      close(writing);
+      // It is on its way, and so the pipe has not ended; whoever reads without wanting it makes it end.
+      equal(native.read(reading, byte), errno.EAGAIN);
+      equal(native.read(b, byte), 1);
+      equal(native.read(reading, byte), 0);
+      equal(native.read(b, byte), 1);
+      equal(byte[0], 0x79);
+      close(a, b, reading);
+    },
+    "what cannot be sent, or sent to": () => {
+      const [a, b] = list(native.socketPair());
+      const [reading, writing] = list(native.pipe());
+      equal(native.sendDescriptor(a, new Uint8Array(0), b), errno.EINVAL);
+      equal(native.sendDescriptor(a, text("x"), CLOSED), errno.EBADF);
+      equal(native.sendDescriptor(CLOSED, text("x"), a), errno.EBADF);
+      equal(native.sendDescriptor(writing, text("x"), a), -88);
+      equal(native.read(b, new Uint8Array(1)), errno.EAGAIN);
+      close(b);
+      equal(native.sendDescriptor(a, text("x"), reading), errno.EPIPE);
+      close(a, reading, writing);
+    },
+    "a socket that is full": () => {
+      const [a, b] = list(native.socketPair());
+      const lump = new Uint8Array(65536);
+      while (native.write(a, lump) > 0);
+      equal(native.sendDescriptor(a, lump, b), errno.EAGAIN);
+      close(a, b);
+    },
+  },
   pipe: {
     "carries one way": () => {
       const [a, b] = list(native.pipe());

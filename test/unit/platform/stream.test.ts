@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { Descriptors } from "../../../agent/platform/port.ts";
 import { SystemError } from "../../../agent/platform/port.ts";
-import { DescriptorStream, StreamClosed } from "../../../agent/platform/stream.ts";
+import { DescriptorStream, SocketStream, StreamClosed } from "../../../agent/platform/stream.ts";
 import { settle } from "../../fakes/clock.ts";
 import { fakePlatform } from "../../fakes/platform.ts";
 
@@ -144,6 +144,44 @@ describe("writing", () => {
     const second = failing.write(Uint8Array.of(2));
     await expect(first).rejects.toMatchObject({ code: "EPIPE" });
     await second;
+  });
+});
+
+describe("a stream that hands descriptors over", () => {
+  it("sends the descriptor once, with the first byte that goes, and in its turn", async () => {
+    const sent: string[] = [];
+    const results = [null, 2, 1];
+    const socket = new SocketStream(
+      fakePlatform({
+        descriptors: {
+          write: (_fd, from) => {
+            sent.push(`write ${from.join(" ")}`);
+            return from.length;
+          },
+          onWritable: (_fd, ready) => void (ready && setImmediate(ready)),
+        },
+        sockets: {
+          sendDescriptor: (_socket, bytes, descriptor) => {
+            sent.push(`send ${descriptor} with ${bytes.join(" ")}`);
+            return results.shift() ?? null;
+          },
+        },
+      }),
+      fd,
+      "test",
+    );
+    await Promise.all([
+      socket.write(Uint8Array.of(0)),
+      socket.writeWith(Uint8Array.of(1, 2, 3), 70),
+      socket.writeWith(Uint8Array.of(4), 71),
+    ]);
+    expect(sent).toEqual([
+      "write 0",
+      "send 70 with 1 2 3",
+      "send 70 with 1 2 3",
+      "write 3",
+      "send 71 with 4",
+    ]);
   });
 });
 

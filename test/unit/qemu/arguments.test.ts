@@ -34,6 +34,15 @@ describe("what is left as it is", () => {
     "-drive file=x.qcow2,format=qcow2,cache=writeback",
     "-netdev user,id=u -chardev null,id=mine -incoming tcp:0:1 -run-with async-teardown=on stray -S",
     "-constructor x -toString y",
+    "-usb -usbdevice tablet -usbdevice mouse -usbdevice keyboard",
+    "-device piix3-usb-uhci,id=usb",
+    "-device ich9-usb-ehci1,id=usb,addr=0x1d.0x7,multifunction=on",
+    "-device ich9-usb-uhci1,masterbus=usb.0,firstport=0,addr=0x1d.0,multifunction=on",
+    "-device nec-usb-xhci,id=usb",
+    "-device intel-hda -device hda-duplex -device ac97 -device es1370 -device sb16",
+    "-device VGA,vgamem_mb=16 -device cirrus-vga,vgamem_mb=8 -device cirrus-vga,vgamem_mb=16",
+    "-device lsi53c895a -device scsi-hd,drive=scsi0-hd6,scsi-id=6",
+    "-device xen-pvdevice,device-id=0xc000 -device constructor,x=y",
   ])("%s", (text) => {
     expect(build(text)).toEqual({ line: whole(text), notes: [] });
   });
@@ -75,6 +84,8 @@ describe("what is replaced", () => {
   });
 
   test("nothing is discarded on a read-only disk, nor against device_model_args", () => {
+    const disk = "-drive file=/dev/xvdb,id=scsi0-hd1,format=host_device,if=none,readonly=on";
+    expect(build(`${disk},cache=writeback`).line).toBe(whole(`${disk},cache.direct=on,aio=io_uring`));
     const cd = "-drive if=none,readonly=on,id=ide-5632,file=/dev/xvdc,format=host_device";
     expect(build(cd).line).toBe(whole(`${cd},cache.direct=on,aio=io_uring`));
     const kept = "-drive file=/dev/xvda,format=host_device,discard=ignore";
@@ -116,6 +127,26 @@ describe("what is refused", () => {
     ["-kernel /boot/vmlinuz", 'dm-argv/005 -kernel "/boot/vmlinuz": direct kernel boot'],
     ["-initrd /boot/initrd", "-initrd"],
     ["-xen-attach", "dm-argv/005 -xen-attach: is for the QEMU of a PV guest; a stub domain serves"],
+    [
+      "-device qxl-vga,vram_size_mb=64",
+      'QXL here, which serves SPICE alone; choose vga="stdvga" or "cirrus"',
+    ],
+    [
+      "-device adlib",
+      'dm-argv/005 -device "adlib": QEMU has no such sound device here; choose soundhw="ac97"',
+    ],
+    ["-device driver=gus", "choose soundhw="],
+    ["-device cs4231a", "choose soundhw="],
+    ["-device usb-redir,chardev=usbrc1,id=usbrc1", "take usbredirection= and spice= out"],
+    ["-chardev spicevmc,name=usbredir,id=usbrc1", "take usbredirection= and spice= out"],
+    ["-device virtio-net,id=nic0,netdev=net0,mac=00:16:3e:00:00:01", "choose model=e1000 or model=rtl8139"],
+    ["-device cirrus-vga,vgamem_mb=32", "a Cirrus card has 4, 8, 16 MB; choose videoram=8 or 16"],
+    ["-device scsi-hd,drive=scsi0-hd7,scsi-id=7", "room for 7 disks, sda to sdg; name the disk xvdX"],
+    [
+      "-usbdevice host:1.2",
+      'dm-argv/005 -usbdevice "host:1.2": QEMU has no such USB device here; usbdevice=',
+    ],
+    ["-usbdevice disk:/x", "usbdevice= takes tablet, mouse, keyboard"],
   ])("%s", (text, message) => {
     expect(() => build(text)).toThrow(ArgumentError);
     expect(() => build(text)).toThrow(message);

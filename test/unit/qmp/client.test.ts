@@ -33,6 +33,16 @@ async function ready(options: FakeQemuOptions = {}) {
   return connection;
 }
 
+test("hands a descriptor over with a command, and none with the others", async () => {
+  const { client, qemu, ours } = await ready({ execute: (command) => command });
+  const both = [client.execute("query-fdsets"), client.executeWith(70, "add-fd", { opaque: "x" })];
+  expect(await Promise.all(both)).toEqual(["query-fdsets", "add-fd"]);
+  expect(qemu.received).toEqual(["qmp_capabilities", "query-fdsets", "add-fd"]);
+  expect(ours.passed).toEqual([70]);
+  client.close();
+  await expect(client.executeWith(70, "add-fd")).rejects.toThrow(QmpConnectionClosed);
+});
+
 describe("handshake", () => {
   test("waits for the greeting and negotiates", async () => {
     const { client, qemu, clock } = connect();

@@ -1,0 +1,236 @@
+/**
+ * CD drives of a running guest: `xl cd-insert` and `xl cd-eject`.
+ *
+ * What libxl does (tools/libs/light/libxl_disk.c of Xen 4.20, cdrom_insert_*), all of it within 40 s, over one
+ * QMP session:
+ *
+ *     1  QMP eject                       QEMU closes the old medium
+ *     2  QMP query-fdsets, remove-fd     of a set marked `stub-devid:N`, if there is one
+ *     3  device/vbd/N is detached        10 s; a descriptor that is still open can hold it up
+ *     4  device/vbd/N is attached        with the new medium, or, to eject, an empty one
+ *     5  QMP query-fdsets                again and again until a set is marked `stub-devid:N`: ours
+ *     6  QMP blockdev-change-medium      to /dev/fdset/M as host_device; not to eject
+ *
+ * So a drive that comes back, empty or not, gets a set, in which QEMU alone holds the device: the agent's own
+ * descriptor is closed at once. For an empty one, which may never connect, it is /dev/null, which nobody opens.
+ * The medium of a drive at the start needs none: QEMU has opened it by its name.
+ */
+import { type BlockFrontend, readCdDrive } from "../frontends/block.ts";
+import { NotConnected } from "../frontends/errors.ts";
+import { waitForFrontends } from "../frontends/wait.ts";
+import { parseState, XenbusState } from "../frontends/xenbus.ts";
+import type { Logger } from "../log/logger.ts";
+import { type FileSystem, type Platform, SystemError } from "../platform/port.ts";
+import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import { addSet, findSets, type Qmp, removeSet, stubDevid } from "./fdsets.ts";
+
+const directory = "device/vbd";
+/** Most drives that are followed; QEMU has four, and no domain has more disks than this. */
+const mostDrives = 128;
+
+export interface CdContext {
+  readonly platform: Pick<Platform, "files" | "descriptors" | "sockets">;
+  readonly store: XenstoreClient;
+  readonly qmp: Qmp;
+  readonly log: Logger;
+  /** Milliseconds that a new medium may take to connect to its backend. */
+  readonly deadline: number;
+  /** Numbers of the drives that QEMU was started with, as they are. */
+  readonly started: readonly number[];
+  /** Gets what keeps a medium from the guest: thing, value, remedy. */
+  complain(text: string): void;
+}
+
+/** Follows all CD drives from the call of {@link follow} on. */
+export class CdDrives {
+  readonly #drives = new Map<number, Drive>();
+  #watch: Watch | undefined;
+  #stopped = false;
+
+  constructor(private readonly context: CdContext) {
+    for (const id of context.started) this.#drives.set(id, new Drive(context, id, true));
+  }
+
+  /** Sets the watch. Throws {@link XenstoreFailure}. */
+  async follow(): Promise<void> {
+    const watch = await this.context.store.watch(directory, (path) => this.#changed(path));
+    this.#watch = watch;
+    if (this.#stopped) this.stop();
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    this.#stopped = true;
+    for (const drive of this.#drives.values()) drive.stop();
+    void this.#watch?.stop().catch(() => {});
+  }
+
+  /**
+   * An event at a device's own directory comes when it is made and when it is removed, and at no other time:
+   * libxl replaces the whole directory.
+   */
+  #changed(path: string): void {
+    const [, name, below] = /^device\/vbd\/([0-9]{1,10})(\/.*)?$/.exec(path) ?? [];
+    if (name === undefined) void this.#lookForDrives();
+    else this.#drive(Number(name))?.changed(below === undefined);
+  }
+
+  /** The watch's first event, and the directory as a whole, which goes with its last device. */
+  async #lookForDrives(): Promise<void> {
+    try {
+      const names = await this.context.store.tryDirectory(directory);
+      for (const name of names) if (/^[0-9]{1,10}$/.test(name)) this.#drive(Number(name))?.changed(false);
+      for (const [id, drive] of this.#drives) if (!names.includes(String(id))) drive.changed(true);
+    } catch (error) {
+      this.context.log.debug({}, `CD drives: ${String(error)}`);
+    }
+  }
+
+  #drive(id: number): Drive | undefined {
+    const known = this.#drives.get(id);
+    if (known !== undefined || this.#drives.size >= mostDrives) return known;
+    const drive = new Drive(this.context, id, false);
+    this.#drives.set(id, drive);
+    return drive;
+  }
+}
+
+/** One number in `device/vbd/`, whatever is there at the time: other disks are left alone. */
+class Drive {
+  readonly #opaque: string;
+  /** Counts the devices that have had this number. */
+  #incarnation = 0;
+  /** The one for which nothing is left to do. */
+  #settled: number | undefined;
+  /** What the set that we added is of. */
+  #given: string | undefined;
+  #following = false;
+  #again = false;
+  #stopped = false;
+  /** Ends the wait for a device that is no longer the one. */
+  #supersede: () => void = () => {};
+
+  constructor(
+    private readonly context: CdContext,
+    private readonly id: number,
+    started: boolean,
+  ) {
+    this.#opaque = stubDevid(id);
+    if (started) this.#settled = 0;
+  }
+
+  changed(replaced: boolean): void {
+    if (replaced) {
+      this.#incarnation++;
+      this.#supersede();
+    }
+    void this.#follow();
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    this.#stopped = true;
+    this.#supersede();
+  }
+
+  /** One look at a time; an event during one asks for one more. */
+  async #follow(): Promise<void> {
+    this.#again = true;
+    if (this.#following) return;
+    this.#following = true;
+    while (this.#again && !this.#stopped) {
+      this.#again = false;
+      try {
+        await this.#look();
+      } catch (error) {
+        this.#failed(error);
+      }
+    }
+    this.#following = false;
+  }
+
+  async #look(): Promise<void> {
+    const { store } = this.context;
+    const incarnation = this.#incarnation;
+    const state = `${directory}/${this.id}/state`;
+    const drive = await readCdDrive(store, this.id);
+    const closing = drive === undefined || isClosing(parseState(state, await store.tryReadText(state)));
+    if (incarnation !== this.#incarnation) return;
+    if (closing) await this.#takeBack();
+    else if (this.#settled !== incarnation) {
+      let late = false;
+      try {
+        await this.#give(drive, incarnation);
+      } catch (error) {
+        // It may still come; what failed in another way fails again.
+        late = error instanceof NotConnected;
+        throw error;
+      } finally {
+        if (!late && incarnation === this.#incarnation) this.#settled = incarnation;
+      }
+    }
+  }
+
+  async #give(drive: BlockFrontend, incarnation: number): Promise<void> {
+    const { platform, qmp, log } = this.context;
+    if (!drive.empty && !(await this.#connected(drive))) return;
+    const device = drive.empty ? "/dev/null" : drive.device;
+    const identity = drive.empty ? "nothing" : `${device} ${diskSequence(platform.files, drive)}`;
+    const old = await findSets(qmp, this.#opaque);
+    if (incarnation !== this.#incarnation) return;
+    // Two events for one device: the set may be in use already.
+    if (old.length > 0 && this.#given === identity) return;
+    for (const set of old) await removeSet(qmp, set);
+    const fd = platform.descriptors.open(device, { access: "read" });
+    // Before the answer: without one QEMU may have it all the same.
+    this.#given = identity;
+    try {
+      const set = await addSet(qmp, fd, this.#opaque);
+      const what = drive.empty ? "is empty" : `has a new medium on ${device}`;
+      log.info({}, `${drive.label} ${what}: QEMU can open it as /dev/fdset/${set}`);
+    } finally {
+      platform.descriptors.close(fd);
+    }
+  }
+
+  /** Whether it has come up; one that was replaced meanwhile is nobody's loss. */
+  async #connected(drive: BlockFrontend): Promise<boolean> {
+    const { store, platform, deadline } = this.context;
+    const superseded = new Promise<undefined>((resolve) => {
+      this.#supersede = () => resolve(undefined);
+    });
+    const waiting = waitForFrontends(store, platform, [drive], deadline).then(([outcome]) => outcome);
+    const outcome = await Promise.race([waiting, superseded]);
+    waiting.catch(() => {});
+    this.#supersede = () => {};
+    if (outcome?.connected === false) throw outcome.error;
+    return outcome?.connected === true;
+  }
+
+  /** libxl has done so before it detaches; for whoever else detaches a drive, it must not be held. */
+  async #takeBack(): Promise<void> {
+    if (this.#given === undefined) return;
+    this.#given = undefined;
+    for (const set of await findSets(this.context.qmp, this.#opaque)) await removeSet(this.context.qmp, set);
+  }
+
+  #failed(error: unknown): void {
+    if (this.#stopped) return;
+    const reason = error instanceof Error ? error.message : String(error);
+    const remedy =
+      error instanceof SystemError
+        ? "; see dom0's kernel log about the image"
+        : "; xl gives up after 40 s: then eject and insert again";
+    this.context.complain(`CD drive device/vbd/${this.id}: no new medium for the guest: ${reason}${remedy}`);
+  }
+}
+
+function isClosing(state: number | undefined): boolean {
+  return state === undefined || state === XenbusState.Closing || state === XenbusState.Closed;
+}
+
+/** Linux's number of this very disk, which no other one gets until the next boot; "" before Linux 5.15. */
+function diskSequence(files: FileSystem, { linuxName }: BlockFrontend): string {
+  const path = `/sys/block/${linuxName}/diskseq`;
+  return files.exists(path) ? String.fromCharCode(...files.readFile(path, 64)).trim() : "";
+}

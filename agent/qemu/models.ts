@@ -1,0 +1,60 @@
+/**
+ * Devices that libxl can ask for and that cannot be had, with what to write instead. QEMU is built with what
+ * `bundler/qemu/stubdom.mak` lists; without this table it would end a little later, and name its own words for a
+ * device where the guest's configuration has others. Pure.
+ *
+ * What libxl makes of which option: tools/libs/light/libxl_dm.c of Xen 4.17 to 4.20. Any other device comes from
+ * device_model_args=, and is QEMU's to judge.
+ */
+import { optionValue } from "./text.ts";
+
+/** Why a device cannot be had, and what to do. */
+export interface Unavailable {
+  readonly problem: string;
+  readonly remedy: string;
+}
+
+const sound = 'choose soundhw="ac97", "es1370", "hda" or "sb16"';
+const graphics = 'choose vga="stdvga" or "cirrus"';
+
+const absent: Readonly<Record<string, Unavailable>> = {
+  adlib: { problem: "QEMU has no such sound device here", remedy: sound },
+  cs4231a: { problem: "QEMU has no such sound device here", remedy: sound },
+  gus: { problem: "QEMU has no such sound device here", remedy: sound },
+  "qxl-vga": { problem: "QEMU has no QXL here, which serves SPICE alone", remedy: graphics },
+  "usb-redir": {
+    problem: "SPICE, which brings USB devices from afar, does not reach into a stub domain",
+    remedy: "take usbredirection= and spice= out of the guest's configuration",
+  },
+};
+
+/** NICs by the names that `model=` takes. */
+const nics = ["e1000", "rtl8139"];
+/** MB; hw/display/cirrus_vga.c refuses any other. */
+const cirrusMemory = ["4", "8", "16"];
+/** lsi53c895a has 16 SCSI ids in theory, 8 in QEMU, and one is its own. */
+const lastScsiId = 6;
+
+/** `parts` of a `-device` option; `undefined` when nothing speaks against it. */
+export function unavailable(parts: readonly string[]): Unavailable | undefined {
+  const model = optionValue(parts, "driver") ?? parts[0] ?? "";
+  if (Object.hasOwn(absent, model)) return absent[model];
+  if (optionValue(parts, "netdev") !== undefined && !nics.includes(model)) {
+    const problem = "QEMU has no such network interface here";
+    return { problem, remedy: "choose model=e1000 or model=rtl8139 in vif=, or type=vif for a PV one" };
+  }
+  const memory = optionValue(parts, "vgamem_mb");
+  if (model === "cirrus-vga" && memory !== undefined && !cirrusMemory.includes(memory)) {
+    const problem = `a Cirrus card has ${cirrusMemory.join(", ")} MB`;
+    return { problem, remedy: 'choose videoram=8 or 16, or vga="stdvga"' };
+  }
+  const target = optionValue(parts, "scsi-id");
+  if (model === "scsi-hd" && Number(target) > lastScsiId) {
+    const problem = `the emulated SCSI controller has room for ${lastScsiId + 1} disks, sda to sdg`;
+    return { problem, remedy: "name the disk xvdX in disk=: the guest then reaches it with PV drivers" };
+  }
+  return undefined;
+}
+
+/** What `usbdevice=` takes; QEMU dropped host:, disk: and the like from it. */
+export const usbDevices: readonly string[] = ["tablet", "mouse", "keyboard"];

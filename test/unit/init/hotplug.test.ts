@@ -1,0 +1,98 @@
+/** Devices that change under the running guest, through the whole of PID 1. */
+import { expect, test } from "vitest";
+import type { JsonValue } from "../../../agent/qmp/framing.ts";
+import { FakeFdsets } from "../../fakes/fdsets.ts";
+import { Stage } from "./stage.ts";
+
+const hdc = 5632;
+
+test("a CD that is changed reaches QEMU over the agent's monitor, with its descriptor", async () => {
+  const fdsets = new FakeFdsets();
+  const stage: Stage = new Stage({
+    guest: "trixie-cdrom",
+    execute: (command, args): JsonValue | Promise<JsonValue> => {
+      const given = command === "add-fd" ? stage.kernel.passed.at(-1) : undefined;
+      if (given === undefined) return fdsets.execute(command, args as { opaque?: string });
+      return fdsets.executeWith(given, command, args as { opaque?: string });
+    },
+  });
+  await stage.running();
+  const front = `${stage.home}/device/vbd/${hdc}`;
+  const back = `/local/domain/0/backend/vbd/${stage.captured.stubdom}/${hdc}`;
+  stage.daemon.remove(front);
+  await stage.quiet();
+  expect(stage.kernel.passed).toEqual([]);
+
+  stage.daemon.set(back, "");
+  stage.daemon.permit(back, [
+    { domid: 0, access: "none" },
+    { domid: stage.captured.stubdom, access: "read" },
+  ]);
+  stage.daemon.setAll({ [`${back}/dev`]: "hdc", [`${back}/mode`]: "r", [`${back}/params`]: "/iso/b" });
+  stage.daemon.setAll(
+    {
+      [front]: "",
+      [`${front}/backend`]: back,
+      [`${front}/device-type`]: "cdrom",
+      [`${front}/virtual-device`]: String(hdc),
+      [`${front}/state`]: "1",
+    },
+    stage.captured.stubdom,
+  );
+  await stage.quiet();
+  stage.daemon.set(`${front}/state`, "4", stage.captured.stubdom);
+  await stage.quiet();
+  expect([...fdsets.sets.values()].map(({ opaque }) => opaque)).toEqual([`stub-devid:${hdc}`]);
+  expect(stage.kernel.passed).toHaveLength(1);
+  expect(stage.lines).toContain(
+    "info: CD drive hdc has a new medium on /dev/xvdc: QEMU can open it as /dev/fdset/0",
+  );
+  expect([stage.of("error"), stage.clock.pending]).toEqual([[], 0]);
+});
+
+test("a disk error is told in the log and to dom0, by the disk's name", async () => {
+  const stage = new Stage();
+  await stage.running();
+  const error = { device: "ide0-hd0", operation: "write", action: "report", reason: "Input/output error" };
+  await stage.monitor?.event("BLOCK_IO_ERROR", error);
+  await stage.monitor?.event("BLOCK_IO_ERROR", { ...error, device: "\u001b[2J" });
+  await stage.quiet();
+  expect(stage.of("error")).toEqual([
+    expect.stringMatching(/^disk hda \(ide0-hd0\): a write failed: Input\/output error; the guest was told/),
+    expect.stringMatching(/^QEMU's drive \\x1b\[2J: a write failed/),
+  ]);
+  expect(stage.agent("error")).toMatch(/a write failed/);
+  await stage.pass(10_000);
+  expect(stage.clock.pending).toBe(0);
+});
+
+test("a disk that QEMU does not emulate is named, and does not hold the boot up", async () => {
+  const stage = new Stage({ guest: "trixie-one-disk" });
+  const front = `${stage.home}/device/vbd/51776`;
+  const back = `/local/domain/0/backend/vbd/${stage.captured.stubdom}/51776`;
+  stage.daemon.setAll({
+    [back]: "",
+    [`${back}/dev`]: "xvde",
+    [`${back}/mode`]: "w",
+    [`${back}/params`]: "x",
+  });
+  for (const path of [back, `${back}/dev`, `${back}/mode`, `${back}/params`])
+    stage.daemon.permit(path, [
+      { domid: 0, access: "none" },
+      { domid: stage.captured.stubdom, access: "read" },
+    ]);
+  stage.daemon.setAll(
+    { [`${front}/backend`]: back, [`${front}/virtual-device`]: "51776", [`${front}/state`]: "1" },
+    stage.captured.stubdom,
+  );
+  await stage.running();
+  expect(stage.of("warn")).toEqual([
+    expect.stringMatching(/^disk xvde \(device\/vbd\/51776\) is not emulated: .*PV drivers alone$/),
+  ]);
+});
+
+test("for a guest without NICs none is watched", async () => {
+  const stage = new Stage({ guest: "trixie-cdrom" });
+  await stage.running();
+  expect(stage.daemon.requests.filter((request) => /^watch .*vif/.test(request))).toEqual([]);
+});
