@@ -32,10 +32,11 @@ export class Phases {
     return this.times.at(-1)?.phase;
   }
 
-  enter(phase: PhaseName): void {
+  /** `began` where the phase began before anybody could say so. */
+  enter(phase: PhaseName, began = this.clock.now()): void {
     const expected = phaseNames[this.times.length];
     if (phase !== expected) throw new Error(`phase ${phase} entered where ${expected} was due`);
-    const time = { phase, began: this.clock.now() };
+    const time = { phase, began };
     this.times.push(time);
     this.entered(time);
   }

@@ -99,7 +99,7 @@ export class Stubdom {
       log.info({}, `memory: low-water mark ${least} KiB available of ${total} KiB`);
       this.#report?.write("memory", `${available} of ${total}, least ${least}`);
     });
-    this.#phases.enter("init");
+    this.#phases.enter("init", platform.clock.started);
   }
 
   /** Resolves when the device model runs and serves the toolstack. Rejects with what {@link fail} is for. */

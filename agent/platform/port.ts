@@ -29,6 +29,8 @@ export interface Timer {
 }
 
 export interface Clock {
+  /** When this program was entered, before its JavaScript was loaded; as {@link now} tells it. */
+  readonly started: number;
   /** Milliseconds since the kernel booted, with fractions (CLOCK_BOOTTIME). */
   now(): number;
   setTimer(milliseconds: number, fire: () => void): Timer;

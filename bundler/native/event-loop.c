@@ -49,6 +49,18 @@ NATIVE(native_now)
     return JS_NewFloat64(ctx, boot_time_ms());
 }
 
+static double started;
+
+void mark_start(void)
+{
+    started = boot_time_ms();
+}
+
+NATIVE(native_started)
+{
+    return JS_NewFloat64(ctx, started);
+}
+
 NATIVE(native_wall_clock)
 {
     struct timespec t;

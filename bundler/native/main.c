@@ -64,6 +64,7 @@ static int run(JSContext *ctx)
 
 int main(int argc, char **argv)
 {
+    mark_start();
     JSRuntime *rt = JS_NewRuntime();
     JSContext *ctx = rt ? JS_NewContext(rt) : NULL;
     if (!ctx) {

@@ -38,6 +38,7 @@ extern const struct bundled_module {
 } bundled_modules[] __attribute__((weak));
 
 /* event-loop.c */
+void mark_start(void); /* as soon as main() is entered */
 int event_loop_open(JSContext *ctx);
 /* Runs until exit() is called or nothing is left to wait for; returns the process's exit status. */
 int event_loop_run(JSContext *ctx);
@@ -50,6 +51,7 @@ NATIVE(native_arm_timer);
 NATIVE(native_on_timer);
 NATIVE(native_on_uncaught);
 NATIVE(native_now);
+NATIVE(native_started);
 NATIVE(native_wall_clock);
 
 /* files.c */

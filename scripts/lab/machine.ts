@@ -38,6 +38,9 @@ export function machineArguments(options: MachineOptions, image: Dom0Image, file
   const xen = [
     `dom0_mem=${dom0Memory}M,max:${dom0Memory}M dom0_max_vcpus=1`,
     "com1=115200,8n1 console=com1 loglvl=all guest_loglvl=all sched=credit noreboot",
+    // Under emulation, with lazy switching, a domain now and then found another's vector registers in its own:
+    // memory that was to be zeroed held pointers of another process, and shells in dom0 died.
+    "spec-ctrl=eager-fpu",
     "bootscrub=0", // touching all memory takes seconds here, and real memory of this machine
     ...(options.xenArgs ?? []),
   ];

@@ -8,6 +8,7 @@ interface Armed {
 
 /** A clock that moves only when a test moves it. */
 export class FakeClock implements Clock {
+  readonly started = 0;
   #now = 0;
   #order = 0;
   readonly #armed = new Set<Armed>();

@@ -30,6 +30,7 @@ export function createClock(): Clock {
   });
 
   return {
+    started: native.started(),
     now: native.now,
     setTimer(milliseconds, fire) {
       let live = true;

@@ -144,5 +144,9 @@ export const eventLoopTests: Record<string, Group> = {
       holds(native.now() >= before && before > 0, "later is later");
     },
   },
+  started: {
+    "is in the past": () =>
+      holds(native.started() > 0 && native.started() < native.now(), "entered before now"),
+  },
   wallClock: { "is this century": () => holds(native.wallClock() > 1.6e12, "after 2020") },
 };
