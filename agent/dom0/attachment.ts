@@ -7,6 +7,12 @@ import type { Operations } from "../xenstore/operations.ts";
 /** How long both ends of a vbd may take to close, in milliseconds; then the nodes go from under them. */
 const closeDeadline = 5_000;
 
+/**
+ * What libxl runs when it takes a disk down together with its domain, and fails without: nothing is to be done
+ * for a device that is there already.
+ */
+const hotplugScript = "/bin/true";
+
 /** enum xenbus_state (xen/include/public/io/xenbus.h), as far as a toolstack writes and reads it. */
 const XenbusState = { Initialising: 1, Closing: 5, Closed: 6 } as const;
 
@@ -31,7 +37,7 @@ function nodesOf(domid: number): Nodes {
  * no notion of a stub domain: it wants the configuration that libxl keeps for a domain, and a stub domain has
  * none. With the node under /libxl, libxl takes the disk down together with the domain, helper or no helper.
  *
- * No hotplug script is named: `physical-device`, which a script would write, is there from the start.
+ * `physical-device`, which a hotplug script would write, is there from the start.
  */
 export async function attachDisk(
   xenstore: XenstoreClient,
@@ -49,6 +55,7 @@ export async function attachDisk(
     state: XenbusState.Initialising,
     dev: stateDevice.name,
     type: "phy",
+    script: hotplugScript,
     mode: access,
     "device-type": "disk",
     "discard-enable": 0,
@@ -87,7 +94,8 @@ export async function detachDisk(xenstore: XenstoreClient, domid: number, log: L
   const { front, back, libxl } = nodesOf(domid);
   const state = `${back}/state`;
   const closed = String(XenbusState.Closed);
-  if ((await xenstore.tryReadText(state)) !== undefined) {
+  const before = await xenstore.tryReadText(state);
+  if (before !== undefined) {
     await xenstore.transaction(async (tx) => {
       const now = await tx.tryReadText(state);
       if (now === undefined || now === closed) return;
@@ -102,9 +110,15 @@ export async function detachDisk(xenstore: XenstoreClient, domid: number, log: L
     }
   }
   await Promise.all([front, back, libxl].map((node) => removeIfThere(xenstore, node)));
-  const parent = back.slice(0, back.lastIndexOf("/"));
-  const others = await xenstore.tryDirectory(parent);
-  if (others.length === 0) await removeIfThere(xenstore, parent);
+  if (before !== undefined) await removeIfEmpty(xenstore, back.slice(0, back.lastIndexOf("/")));
+}
+
+/** In a transaction: libxl may be giving the domain its own disks at this moment. */
+function removeIfEmpty(xenstore: XenstoreClient, directory: string): Promise<void> {
+  return xenstore.transaction(async (tx) => {
+    const names = await tx.tryDirectory(directory);
+    if (names.length === 0) await removeIfThere(tx, directory);
+  });
 }
 
 export async function removeIfThere(xenstore: Operations, node: string): Promise<void> {

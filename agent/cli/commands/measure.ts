@@ -73,7 +73,8 @@ async function fill(platform: Platform, store: DescriptorStore): Promise<Written
 }
 
 async function toConsole(platform: Platform): Promise<WrittenExtent> {
-  const console = new SaveConsole(platform);
+  const xenstore = XenstoreClient.connect(platform);
+  const console = await SaveConsole.open(platform, xenstore);
   try {
     const header = { uuid: nilUuid, qemuVersion: "", chunkSize: defaultChunkSize, sequence: 1 };
     const writer = new ExtentWriter(console, header, platform.storage.hash, platform.storage.buffer);
@@ -83,6 +84,7 @@ async function toConsole(platform: Platform): Promise<WrittenExtent> {
     return written;
   } finally {
     console.close();
+    xenstore.close();
   }
 }
 
