@@ -1,4 +1,5 @@
 import type { Logger } from "../log/logger.ts";
+import { TransferError } from "../savestate/errors.ts";
 import { stateDevice } from "../savestate/protocol.ts";
 import { waitFor, type XenstoreClient } from "../xenstore/client.ts";
 import { WaitTimedOut, XenstoreError } from "../xenstore/errors.ts";
@@ -12,6 +13,12 @@ const closeDeadline = 5_000;
  * for a device that is there already.
  */
 const hotplugScript = "/bin/true";
+
+/**
+ * libxl hardly ever gets in between; a stub domain that writes below its own `device` can, as often as it likes,
+ * and must not cost the others more than this.
+ */
+const attachAttempts = 8;
 
 /** enum xenbus_state (xen/include/public/io/xenbus.h), as far as a toolstack writes and reads it. */
 const XenbusState = { Initialising: 1, Closing: 5, Closed: 6 } as const;
@@ -69,6 +76,9 @@ export async function attachDisk(
     "device-type": "disk",
   };
   await xenstore.transaction(async (tx) => {
+    // Within the transaction: what is written for a domain that has gone since would stay for ever.
+    if ((await tx.tryRead(`/local/domain/${domid}/target`)) === undefined)
+      throw new TransferError("the stub domain is gone");
     await tx.mkdir(libxl);
     await writeAll(tx, libxl, { frontend: front, backend: back, device: stateDevice.number });
     await tx.mkdir(front);
@@ -83,7 +93,7 @@ export async function attachDisk(
     ]);
     await writeAll(tx, front, frontend);
     await writeAll(tx, back, backend);
-  });
+  }, attachAttempts);
 }
 
 /**
@@ -94,8 +104,7 @@ export async function detachDisk(xenstore: XenstoreClient, domid: number, log: L
   const { front, back, libxl } = nodesOf(domid);
   const state = `${back}/state`;
   const closed = String(XenbusState.Closed);
-  const before = await xenstore.tryReadText(state);
-  if (before !== undefined) {
+  if ((await xenstore.tryReadText(state)) !== undefined) {
     await xenstore.transaction(async (tx) => {
       const now = await tx.tryReadText(state);
       if (now === undefined || now === closed) return;
@@ -110,12 +119,13 @@ export async function detachDisk(xenstore: XenstoreClient, domid: number, log: L
     }
   }
   await Promise.all([front, back, libxl].map((node) => removeIfThere(xenstore, node)));
-  if (before !== undefined) await removeIfEmpty(xenstore, back.slice(0, back.lastIndexOf("/")));
+  await removeIfEmpty(xenstore, back.slice(0, back.lastIndexOf("/")));
 }
 
-/** In a transaction: libxl may be giving the domain its own disks at this moment. */
-function removeIfEmpty(xenstore: XenstoreClient, directory: string): Promise<void> {
-  return xenstore.transaction(async (tx) => {
+/** Decides in a transaction: libxl may be giving the domain its own disks at this moment. */
+async function removeIfEmpty(xenstore: XenstoreClient, directory: string): Promise<void> {
+  if ((await xenstore.tryRead(directory)) === undefined) return;
+  await xenstore.transaction(async (tx) => {
     const names = await tx.tryDirectory(directory);
     if (names.length === 0) await removeIfThere(tx, directory);
   });

@@ -176,8 +176,13 @@ export class FakeXenstored {
     const store = transaction?.store ?? this.#store;
     const resolve = (path: string) => connection.resolve(path);
     const change = (path: string, apply: (store: Store) => Change[]) => {
-      const changes = apply(store);
       transaction?.touched.add(path);
+      // What is created hangs on its parent: whether that is there decides, then and at the end.
+      for (let at = path; !store.nodes.has(at); ) {
+        at = at.slice(0, at.lastIndexOf("/")) || "/";
+        transaction?.touched.add(at);
+      }
+      const changes = apply(store);
       if (transaction === undefined) after(() => this.#announce(changes));
       else transaction.apply.push(apply);
       return messages.write.reply.encode(null);

@@ -136,8 +136,7 @@ test("libxl gives the domain its first disk just when the state disk goes: it st
   let looked = 0;
   daemon.onRequest = (request) => {
     // After the look that finds the directory empty, before what follows from it.
-    if (request === `directory ${parent}` && ++looked === 1)
-      setImmediate(() => daemon.set(`${parent}/768/state`, "4"));
+    if (request === `remove ${parent}` && ++looked === 1) daemon.set(`${parent}/768/state`, "4");
   };
   await guest.save();
   expect(looked).toBeGreaterThan(0);
