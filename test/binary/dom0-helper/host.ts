@@ -12,6 +12,7 @@ import {
   readFileSync,
   readSync,
   rmSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,7 +20,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import { silentLogger } from "../../../agent/log/logger.ts";
 import type { Clock } from "../../../agent/platform/port.ts";
-import { type BlockStore, DiskWriter } from "../../../agent/savestate/disk.ts";
+import { type BlockStore, DiskWriter, openDisk } from "../../../agent/savestate/disk.ts";
 import { HelperLink } from "../../../agent/savestate/helper-link.ts";
 import { answerNode, stateDevice } from "../../../agent/savestate/protocol.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
@@ -146,6 +147,11 @@ export class Dom0 {
     return existsSync(path) ? readFileSync(path) : undefined;
   }
 
+  /** What libxl has received for a guest. */
+  received(target: number, state: Uint8Array): void {
+    writeFileSync(join(this.xenDirectory, `qemu-resume.${target}`), state);
+  }
+
   /** Loop devices over files of this dom0. */
   get loops(): string[] {
     return readdirSync("/sys/block").filter((name) => {
@@ -180,7 +186,8 @@ export class Dom0 {
     ]) {
       if (this.daemon.get(path) !== undefined) this.daemon.remove(path);
     }
-    rmSync(join(this.xenDirectory, `qemu-save.${target}`), { force: true });
+    for (const file of [`qemu-save.${target}`, `qemu-resume.${target}`])
+      rmSync(join(this.xenDirectory, file), { force: true });
     this.daemon.releaseDomain(domid);
   }
 
@@ -247,8 +254,10 @@ function read(path: string): string {
   }
 }
 
-/** Steps of a stub domain's save, at which a test can step in. */
-export type ClientStep = "ask" | "attached" | "write" | "grow" | "written" | "commit" | "placed";
+/** Steps of a stub domain's save or restore, at which a test can step in. */
+export type ClientStep =
+  | ("ask" | "attached" | "write" | "grow" | "written" | "commit" | "placed")
+  | ("verified" | "read" | "release" | "released");
 
 /** The stub domain's side of a save, without QEMU: the agent's own link and writer over the real disk. */
 export class Stubdom {
@@ -276,11 +285,7 @@ export class Stubdom {
     step("ask");
     await this.#link.ask({ verb: "save", bytes: 1 << 20 }, "attached");
     step("attached");
-    const state_ = `/local/domain/${this.domid}/device/vbd/${device}/state`;
-    await until(() => this.dom0.daemon.get(state_) === "4", "the disk");
-    const back = `/local/domain/0/backend/vbd/${this.domid}/${device}/physical-device`;
-    const minor = Number.parseInt(this.dom0.daemon.get(back)?.split(":")[1] ?? "", 16);
-    const name = `loop${minor}`;
+    const name = await this.#loop();
     const fd = openSync(`/dev/${name}`, "r+");
     let length: number;
     try {
@@ -297,6 +302,39 @@ export class Stubdom {
     const { bytes } = await this.#link.ask({ verb: "commit", bytes: length }, "placed");
     step("placed");
     expect(bytes).toBe(state.length);
+  }
+
+  /** What a restore would give to QEMU. */
+  async restore(step: (name: ClientStep) => void = () => {}): Promise<Buffer> {
+    step("ask");
+    await this.#link.ask({ verb: "restore" }, "attached");
+    step("attached");
+    const name = await this.#loop();
+    const fd = openSync(`/dev/${name}`, "r");
+    const parts: Buffer[] = [];
+    try {
+      const reader = await openDisk(this.#store(fd, name, step), xxh64);
+      await reader.read();
+      step("verified");
+      await reader.read((part) => {
+        step("read");
+        parts.push(Buffer.from(part));
+      });
+    } finally {
+      closeSync(fd);
+    }
+    step("release");
+    await this.#link.ask({ verb: "release" }, "released");
+    step("released");
+    return Buffer.concat(parts);
+  }
+
+  /** Resolves to the loop device behind the disk, once it is connected. */
+  async #loop(): Promise<string> {
+    const state = `/local/domain/${this.domid}/device/vbd/${device}/state`;
+    await until(() => this.dom0.daemon.get(state) === "4", "the disk", 2000);
+    const back = `/local/domain/0/backend/vbd/${this.domid}/${device}/physical-device`;
+    return `loop${Number.parseInt(this.dom0.daemon.get(back)?.split(":")[1] ?? "", 16)}`;
   }
 
   #store(fd: number, name: string, step: (name: ClientStep) => void): BlockStore {
