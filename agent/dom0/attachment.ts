@@ -1,4 +1,5 @@
 import type { Logger } from "../log/logger.ts";
+import { TransferError } from "../savestate/errors.ts";
 import { stateDevice } from "../savestate/protocol.ts";
 import { waitFor, type XenstoreClient } from "../xenstore/client.ts";
 import { WaitTimedOut, XenstoreError } from "../xenstore/errors.ts";
@@ -6,6 +7,18 @@ import type { Operations } from "../xenstore/operations.ts";
 
 /** How long both ends of a vbd may take to close, in milliseconds; then the nodes go from under them. */
 const closeDeadline = 5_000;
+
+/**
+ * What libxl runs when it takes a disk down together with its domain, and fails without: nothing is to be done
+ * for a device that is there already.
+ */
+const hotplugScript = "/bin/true";
+
+/**
+ * libxl hardly ever gets in between; a stub domain that writes below its own `device` can, as often as it likes,
+ * and must not cost the others more than this.
+ */
+const attachAttempts = 8;
 
 /** enum xenbus_state (xen/include/public/io/xenbus.h), as far as a toolstack writes and reads it. */
 const XenbusState = { Initialising: 1, Closing: 5, Closed: 6 } as const;
@@ -31,7 +44,7 @@ function nodesOf(domid: number): Nodes {
  * no notion of a stub domain: it wants the configuration that libxl keeps for a domain, and a stub domain has
  * none. With the node under /libxl, libxl takes the disk down together with the domain, helper or no helper.
  *
- * No hotplug script is named: `physical-device`, which a script would write, is there from the start.
+ * `physical-device`, which a hotplug script would write, is there from the start.
  */
 export async function attachDisk(
   xenstore: XenstoreClient,
@@ -49,6 +62,7 @@ export async function attachDisk(
     state: XenbusState.Initialising,
     dev: stateDevice.name,
     type: "phy",
+    script: hotplugScript,
     mode: access,
     "device-type": "disk",
     "discard-enable": 0,
@@ -62,6 +76,9 @@ export async function attachDisk(
     "device-type": "disk",
   };
   await xenstore.transaction(async (tx) => {
+    // Within the transaction: what is written for a domain that has gone since would stay for ever.
+    if ((await tx.tryRead(`/local/domain/${domid}/target`)) === undefined)
+      throw new TransferError("the stub domain is gone");
     await tx.mkdir(libxl);
     await writeAll(tx, libxl, { frontend: front, backend: back, device: stateDevice.number });
     await tx.mkdir(front);
@@ -76,7 +93,7 @@ export async function attachDisk(
     ]);
     await writeAll(tx, front, frontend);
     await writeAll(tx, back, backend);
-  });
+  }, attachAttempts);
 }
 
 /**
@@ -102,9 +119,16 @@ export async function detachDisk(xenstore: XenstoreClient, domid: number, log: L
     }
   }
   await Promise.all([front, back, libxl].map((node) => removeIfThere(xenstore, node)));
-  const parent = back.slice(0, back.lastIndexOf("/"));
-  const others = await xenstore.tryDirectory(parent);
-  if (others.length === 0) await removeIfThere(xenstore, parent);
+  await removeIfEmpty(xenstore, back.slice(0, back.lastIndexOf("/")));
+}
+
+/** Decides in a transaction: libxl may be giving the domain its own disks at this moment. */
+async function removeIfEmpty(xenstore: XenstoreClient, directory: string): Promise<void> {
+  if ((await xenstore.tryRead(directory)) === undefined) return;
+  await xenstore.transaction(async (tx) => {
+    const names = await tx.tryDirectory(directory);
+    if (names.length === 0) await removeIfThere(tx, directory);
+  });
 }
 
 export async function removeIfThere(xenstore: Operations, node: string): Promise<void> {

@@ -76,6 +76,8 @@ export class ClientWatch {
         { domid: this.domid, access: "read" },
       ]);
     });
+    // The domain went meanwhile, and its nodes have been removed already.
+    if (this.#stopped) return this.#removeHome();
     this.#number = before?.number ?? 0;
     if (before?.outcome === "working") {
       await this.#answer({ number: this.#number, outcome: "refused", reason: "the helper was restarted" });
@@ -89,7 +91,11 @@ export class ClientWatch {
     this.#timer?.cancel();
     await this.#watch?.stop().catch(() => {});
     await this.session.close();
-    await removeIfThere(this.context.xenstore, `${helperHome}/${this.domid}`);
+    await this.#removeHome();
+  }
+
+  #removeHome(): Promise<void> {
+    return removeIfThere(this.context.xenstore, `${helperHome}/${this.domid}`);
   }
 
   async #listen(): Promise<void> {

@@ -1,5 +1,5 @@
 import { type Logger, silentLogger } from "../log/logger.ts";
-import type { ExitStatus, Platform } from "../platform/port.ts";
+import type { ExitStatus, Platform, SignalName } from "../platform/port.ts";
 import { SocketStream } from "../platform/stream.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isJsonObject, type JsonValue } from "../qmp/framing.ts";
@@ -21,9 +21,18 @@ export interface SavedGuest {
 
 /**
  * Saves the state of a guest's device model alone, into a state file: the guest is paused meanwhile and goes
- * on afterwards, whatever happens. What QEMU runs in, a stub domain or dom0, makes no difference.
+ * on afterwards, whatever happens, and also when the command is told to end. What QEMU runs in, a stub domain
+ * or dom0, makes no difference.
+ *
+ * @param xenDirectory where the device model's state arrives, see `HelperSettings`
+ * @throws TransferError, QmpError, RangeError (no such guest), SystemError; there is no new file then
  */
-export async function saveGuest(platform: Platform, guest: string, file: string): Promise<SavedGuest> {
+export async function saveGuest(
+  platform: Platform,
+  guest: string,
+  file: string,
+  xenDirectory = defaultSettings.xenDirectory,
+): Promise<SavedGuest> {
   const xenstore = connectXenstore(platform);
   try {
     const domid = await findDomain(xenstore, guest);
@@ -31,7 +40,9 @@ export async function saveGuest(platform: Platform, guest: string, file: string)
     const toolstack = new Toolstack(platform);
     await toolstack.xl("pause", String(domid));
     try {
-      return { domid, file, bytes: await saveDevices(platform, silentLogger, domid, uuid, file) };
+      const raw = savePath({ ...defaultSettings, xenDirectory }, domid);
+      const bytes = await saveDevices(platform, silentLogger, { domid, uuid, file, raw }, toolstack);
+      return { domid, file, bytes };
     } finally {
       await toolstack.xl("unpause", String(domid));
     }
@@ -40,26 +51,34 @@ export async function saveGuest(platform: Platform, guest: string, file: string)
   }
 }
 
+interface SaveJob {
+  readonly domid: number;
+  readonly uuid: string;
+  readonly file: string;
+  /** Where the device model's state arrives. */
+  readonly raw: string;
+}
+
 async function saveDevices(
   platform: Platform,
   log: Logger,
-  domid: number,
-  uuid: string,
-  file: string,
+  { domid, uuid, file, raw }: SaveJob,
+  toolstack: Toolstack,
 ): Promise<number> {
   const socket = `/run/xen/qmp-libxl-${domid}`;
   const stream = new SocketStream(platform, platform.sockets.connectUnix(socket), socket);
   const qmp = new QmpClient(stream, { clock: platform.clock, log });
-  const raw = savePath(defaultSettings, domid);
   try {
     await qmp.handshake(greetingDeadline);
     const qemuVersion = versionText(await qmp.execute("query-version"));
     await qmp.execute("stop");
     try {
+      toolstack.throwIfInterrupted();
       await qmp.execute("xen-save-devices-state", { filename: raw, live: false }, saveDeadline);
     } finally {
       await qmp.execute("cont");
     }
+    toolstack.throwIfInterrupted();
     return await writeStateFile(platform, file, { uuid, qemuVersion }, async (writer) => {
       const report = await readStateFile(platform, raw, (part) => writer.append(part));
       if (report.whole === false) throw new TransferError(report.fault ?? "the state is not whole");
@@ -76,9 +95,13 @@ function versionText(answer: JsonValue): string {
   return [major, minor, micro].map(String).join(".");
 }
 
-/** Runs `xl`, wherever the distribution put it, one command at a time. */
+/**
+ * Runs `xl`, wherever the distribution put it, one command at a time. A signal that is to end this process is
+ * only noted: a guest that has been stopped must be made to go on first.
+ */
 class Toolstack {
   readonly #program: string;
+  #interruption: SignalName | undefined;
   #ended: (status: ExitStatus) => void = () => {};
 
   constructor(private readonly platform: Platform) {
@@ -86,11 +109,17 @@ class Toolstack {
     if (program === undefined)
       throw new TransferError("no xl in dom0: this command pauses the guest with it");
     this.#program = program;
-    platform.processes.onSignals(["SIGCHLD"], () => {
+    platform.processes.onSignals(["SIGCHLD", "SIGINT", "SIGTERM", "SIGHUP"], (signal) => {
+      if (signal !== "SIGCHLD") this.#interruption = signal;
       for (let status = platform.processes.reap(); status !== null; status = platform.processes.reap()) {
         this.#ended(status);
       }
     });
+  }
+
+  /** @throws TransferError */
+  throwIfInterrupted(): void {
+    if (this.#interruption !== undefined) throw new TransferError(`given up at ${this.#interruption}`);
   }
 
   async xl(...args: readonly string[]): Promise<void> {

@@ -21,8 +21,9 @@ export interface Dom0Status {
 export async function readStatus(
   platform: Platform,
   directory = defaultSettings.directory,
+  xenstored?: string,
 ): Promise<Dom0Status> {
-  const xenstore = connectXenstore(platform);
+  const xenstore = connectXenstore(platform, xenstored);
   try {
     const names = await xenstore.tryDirectory(helperHome);
     const domains = await Promise.all(

@@ -3,17 +3,25 @@ import { DescriptorStream } from "../platform/stream.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
 
 /** Where xenstored listens in its own domain. */
-const xenstoredSocket = "/run/xenstored/socket";
+export const xenstoredSocket = "/run/xenstored/socket";
 
-/** xenstore from dom0: the kernel's device, or xenstored's own socket where the kernel offers none. */
-export function connectXenstore(platform: Platform): XenstoreClient {
-  try {
-    return XenstoreClient.connect(platform);
-  } catch (error) {
-    if (!(error instanceof SystemError && (error.code === "ENOENT" || error.code === "ENXIO"))) throw error;
+/**
+ * xenstore from dom0: the kernel's device, or xenstored's own socket where the kernel offers none.
+ *
+ * @param socket xenstored's socket, to be used in place of both
+ * @throws SystemError
+ */
+export function connectXenstore(platform: Platform, socket?: string): XenstoreClient {
+  if (socket === undefined) {
+    try {
+      return XenstoreClient.connect(platform);
+    } catch (error) {
+      if (!(error instanceof SystemError && (error.code === "ENOENT" || error.code === "ENXIO"))) throw error;
+    }
   }
-  const fd = platform.sockets.connectUnix(xenstoredSocket);
-  return new XenstoreClient(new DescriptorStream(platform.descriptors, fd, xenstoredSocket), platform.clock);
+  const path = socket ?? xenstoredSocket;
+  const fd = platform.sockets.connectUnix(path);
+  return new XenstoreClient(new DescriptorStream(platform.descriptors, fd, path), platform.clock);
 }
 
 /** @throws RangeError when no domain has this name or number */

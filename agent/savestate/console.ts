@@ -1,5 +1,8 @@
+import { ConsoleFrontend } from "../frontends/console.ts";
+import { waitForFrontends } from "../frontends/wait.ts";
 import type { Platform, Timer } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
 import { TransferError } from "./errors.ts";
 import type { ExtentSink, ExtentSource } from "./extent.ts";
 
@@ -8,8 +11,14 @@ import type { ExtentSink, ExtentSource } from "./extent.ts";
  * in /var/lib/xen/qemu-resume.T. They know no end and no error, so what goes over them is framed as an extent
  * of a state disk (format.ts), which libxl carries as it is.
  */
-const saveConsole = "/dev/hvc1";
-const restoreConsole = "/dev/hvc2";
+const saveConsole = 1;
+const restoreConsole = 2;
+
+/** How long a console may take to connect, in milliseconds. */
+const connectDeadline = 10_000;
+/** Console 2 without a byte for so long, before the first one and after it, has ended. libxl waits 30 s in all. */
+const firstByteDeadline = 15_000;
+const silence = 10_000;
 
 /**
  * Zeros sent after the state. A byte is in dom0's file when dom0's QEMU, after taking it from the ring, has
@@ -22,14 +31,35 @@ const padding = 8 * 1024;
 const piece = 16 * 1024;
 const stallDeadline = 30_000;
 
+/** Opens a console once it is connected: before, its terminal is nobody's. @throws TransferError, SystemError */
+async function openConsole(platform: Platform, xenstore: XenstoreClient, id: number) {
+  const console = await ConsoleFrontend.read(xenstore, id);
+  if (!console.awaited) {
+    throw new TransferError(
+      `${console.label} leads nowhere: dom0 gave it no "output"; start dom0's helper: stubdom dom0 serve`,
+    );
+  }
+  const [outcome] = await waitForFrontends(xenstore, platform, [console], connectDeadline);
+  if (outcome?.connected === false) throw new TransferError(outcome.error.message);
+  return { fd: platform.sockets.openTerminalRaw(console.device), path: console.device };
+}
+
 /** Console 1 as a place to write an extent to. */
 export class SaveConsole implements ExtentSink {
-  readonly #fd: number;
   readonly #stream: DescriptorStream;
 
-  constructor(private readonly platform: Platform) {
-    this.#fd = platform.sockets.openTerminalRaw(saveConsole);
-    this.#stream = new DescriptorStream(platform.descriptors, this.#fd, saveConsole);
+  private constructor(
+    private readonly platform: Platform,
+    readonly fd: number,
+    private readonly path: string,
+  ) {
+    this.#stream = new DescriptorStream(platform.descriptors, fd, path);
+  }
+
+  /** @throws TransferError when dom0 does not serve it */
+  static async open(platform: Platform, xenstore: XenstoreClient): Promise<SaveConsole> {
+    const { fd, path } = await openConsole(platform, xenstore, saveConsole);
+    return new SaveConsole(platform, fd, path);
   }
 
   /** @throws TransferError when dom0 takes nothing any more */
@@ -42,7 +72,7 @@ export class SaveConsole implements ExtentSink {
   /** Everything put so far is in dom0's file when this resolves. */
   async drain(): Promise<void> {
     await this.put(new Uint8Array(padding));
-    await this.#inTime(this.platform.storage.drain(this.#fd));
+    await this.#inTime(this.platform.storage.drain(this.fd));
   }
 
   close(): void {
@@ -52,7 +82,7 @@ export class SaveConsole implements ExtentSink {
   async #inTime(progress: Promise<void>): Promise<void> {
     let timer: Timer | undefined;
     const stalled = new Promise<never>((_, reject) => {
-      const text = `${saveConsole} took nothing for ${stallDeadline / 1000} s; see whether dom0's QEMU for the stub domain runs`;
+      const text = `${this.path} took nothing for ${stallDeadline / 1000} s; see whether dom0's QEMU for the stub domain runs`;
       timer = this.platform.clock.setTimer(stallDeadline, () => reject(new TransferError(text)));
     });
     try {
@@ -63,20 +93,33 @@ export class SaveConsole implements ExtentSink {
   }
 }
 
-/** Console 2 as a place to read from: an extent, or bare bytes. */
+/**
+ * Console 2 as a place to read from: an extent, or bare bytes. Its end is silence, for dom0's QEMU has no way
+ * to tell that it has given all.
+ */
 export class RestoreConsole implements ExtentSource {
   readonly #stream: DescriptorStream;
   #rest: Uint8Array = new Uint8Array(0);
+  #patience = firstByteDeadline;
 
-  constructor(platform: Platform) {
-    const fd = platform.sockets.openTerminalRaw(restoreConsole);
-    this.#stream = new DescriptorStream(platform.descriptors, fd, restoreConsole);
+  private constructor(
+    private readonly platform: Platform,
+    fd: number,
+    path: string,
+  ) {
+    this.#stream = new DescriptorStream(platform.descriptors, fd, path);
+  }
+
+  /** @throws TransferError when dom0 does not serve it */
+  static async open(platform: Platform, xenstore: XenstoreClient): Promise<RestoreConsole> {
+    const { fd, path } = await openConsole(platform, xenstore, restoreConsole);
+    return new RestoreConsole(platform, fd, path);
   }
 
   /** The next bytes, at least `count` unless the console ends, without taking them. */
   async peek(count: number): Promise<Uint8Array> {
     while (this.#rest.length < count) {
-      const more = await this.#stream.read();
+      const more = await this.#next();
       if (more === null) break;
       const joined = new Uint8Array(this.#rest.length + more.length);
       joined.set(this.#rest);
@@ -88,7 +131,7 @@ export class RestoreConsole implements ExtentSource {
 
   /** Some bytes; `null` when the console has ended. */
   async read(): Promise<Uint8Array | null> {
-    if (this.#rest.length === 0) return this.#stream.read();
+    if (this.#rest.length === 0) return this.#next();
     const rest = this.#rest;
     this.#rest = new Uint8Array(0);
     return rest;
@@ -109,5 +152,13 @@ export class RestoreConsole implements ExtentSource {
 
   close(): void {
     this.#stream.close();
+  }
+
+  async #next(): Promise<Uint8Array | null> {
+    const timer = this.platform.clock.setTimer(this.#patience, () => this.close());
+    const bytes = await this.#stream.read();
+    timer.cancel();
+    this.#patience = silence;
+    return bytes;
   }
 }

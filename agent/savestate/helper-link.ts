@@ -45,8 +45,7 @@ export class HelperLink {
    * @throws TransferError when the helper refuses, or stops answering; HelperAbsent when it never began to
    */
   async ask<O extends Reply["outcome"]>(ask: Ask, outcome: O): Promise<Extract<Answer, { outcome: O }>> {
-    const number = this.#number;
-    this.#number = (number % 0xffff_ffff) + 1;
+    const number = this.#next();
     const answer = await this.#exchange(number, formatRequest({ ...ask, number }), ask.verb);
     if (answer.outcome === outcome) return answer as Extract<Answer, { outcome: O }>;
     const said = answer.outcome === "refused" ? answer.reason : `an unexpected "${answer.outcome}"`;
@@ -66,6 +65,7 @@ export class HelperLink {
       };
       const expire = () => {
         const text = `dom0's helper does not answer "${verb}"`;
+        if (heard === "") this.#withdraw();
         settle(() => reject(heard === "" ? new HelperAbsent(text) : new TransferError(`${text} any more`)));
       };
       let silence = this.clock.setTimer(firstSilence, expire);
@@ -87,6 +87,18 @@ export class HelperLink {
         .then(() => this.log.debug({ request }, `state disk: asked dom0: ${request}`))
         .catch(fail);
     });
+  }
+
+  /** One who comes late, or is started later, must not attach a disk that nobody waits for. */
+  #withdraw(): void {
+    const request = formatRequest({ verb: "release", number: this.#next() });
+    this.store.write(requestNode(this.domid, this.target), request).catch(() => {});
+  }
+
+  #next(): number {
+    const number = this.#number;
+    this.#number = (number % 0xffff_ffff) + 1;
+    return number;
   }
 
   /** What cannot be read is not there: without its parents, xenstored answers EACCES to a guest. */

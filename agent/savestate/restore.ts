@@ -11,8 +11,6 @@ import { release, StateDisk } from "./state-disk.ts";
 
 /** How much of console 2 tells what comes over it. */
 const magicSize = 8;
-/** For so long without a byte from console 2, nothing will come. libxl gives up after 30 s in all. */
-const consoleDeadline = 20_000;
 
 /** The state that QEMU starts from, on its way. */
 export interface Incoming {
@@ -105,10 +103,10 @@ function incomingFromDisk(
   };
 }
 
-function overConsole({ platform, log }: StateContext): Incoming {
+async function overConsole({ platform, xenstore, log }: StateContext): Promise<Incoming> {
+  const console = await RestoreConsole.open(platform, xenstore);
   const [descriptor, end] = platform.sockets.pipe();
   const qemu = new DescriptorStream(platform.descriptors, end, "QEMU's incoming state");
-  const console = new RestoreConsole(platform);
   const close = () => {
     qemu.close();
     console.close();
@@ -117,10 +115,8 @@ function overConsole({ platform, log }: StateContext): Incoming {
     descriptor,
     close,
     async feed() {
-      const deadline = platform.clock.setTimer(consoleDeadline, () => console.close());
-      const start = await console.peek(magicSize);
-      deadline.cancel();
       try {
+        const start = await console.peek(magicSize);
         if (pieceAt(start) === "header") {
           await feedFramed(platform, console, qemu, (bytes) =>
             log.info({ bytes }, `restore: ${bytes} bytes of device state over console 2, whole`),
@@ -159,7 +155,7 @@ async function feedFramed(
   }
 }
 
-/** Where the stream ends is QEMU's to know: until it closes its end, or {@link Incoming.close}. */
+/** Where the state ends is QEMU's to know: until it closes its end, the console is silent, or {@link Incoming.close}. */
 async function feedBare(console: RestoreConsole, qemu: DescriptorStream): Promise<void> {
   for (let part = await console.read(); part !== null; part = await console.read()) {
     try {

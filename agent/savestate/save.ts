@@ -26,8 +26,9 @@ export class StateSaver {
   readonly #helper: HelperLink;
   #busy = false;
   /**
-   * dom0's QEMU holds its file behind console 1 open and appends to it. Once the console was used, or the
-   * helper has put another file in its place, what goes over the console does not reach libxl any more.
+   * dom0's QEMU holds its file behind console 1 open and appends to it. Once the console was used, the helper
+   * has put another file in its place, or libxl has removed it, which it does after each failure, what goes
+   * over the console does not reach libxl any more.
    */
   #consoleSpent = false;
 
@@ -46,6 +47,7 @@ export class StateSaver {
       await this.#save(args);
       return {};
     } catch (error) {
+      this.#consoleSpent = true;
       const text = error instanceof Error ? error.message : String(error);
       this.context.log.error({}, `save: failed: ${text}`);
       throw error;
@@ -100,13 +102,13 @@ export class StateSaver {
 
   async #overConsole(args: JsonObject): Promise<number> {
     if (this.#consoleSpent) {
-      const why = "console 1 has carried a state, or made way for one, and libxl would read the wrong bytes";
+      const why = "console 1 serves one attempt in the life of a stub domain, and there has been one";
       throw new TransferError(`${why}; start dom0's helper: stubdom dom0 serve`);
     }
     this.#consoleSpent = true;
-    const { platform } = this.context;
+    const { platform, xenstore } = this.context;
     const header = { ...(await this.#meta()), chunkSize: defaultChunkSize, sequence: 1 };
-    const console = new SaveConsole(platform);
+    const console = await SaveConsole.open(platform, xenstore);
     try {
       const writer = new ExtentWriter(console, header, platform.storage.hash, platform.storage.buffer);
       await saveThroughFifo(platform, this.qmp, args, writer);

@@ -1,4 +1,5 @@
 import { BlockFrontend } from "../frontends/block.ts";
+import { KernelEvents } from "../frontends/kernel-events.ts";
 import { waitForFrontends } from "../frontends/wait.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Platform } from "../platform/port.ts";
@@ -11,7 +12,6 @@ import { stateDevice } from "./protocol.ts";
 
 /** How long the disk may take to appear, and to become larger, after dom0 said that it is there. */
 const deviceDeadline = 10_000;
-const longestPause = 50;
 
 /** The state disk as the stub domain sees it: opened for direct I/O, grown through the helper. */
 export class StateDisk {
@@ -50,22 +50,34 @@ export class StateDisk {
   }
 
   /**
-   * Asks dom0 for a larger disk and waits until the kernel has it. xen-blkback notices the new size only
-   * when it next serves a request, so each look is a read.
+   * Asks dom0 for a larger disk and waits until the kernel has it: xen-blkback notices the new size when it
+   * has served a request, so one is made; blkfront then announces the change.
+   *
+   * @throws TransferError
    */
   async #grow(size: number): Promise<void> {
     const { bytes } = await this.helper.ask({ verb: "grow", bytes: size }, "grown");
     const { clock, descriptors, storage } = this.platform;
-    const block = storage.buffer(blockSize);
-    const deadline = clock.now() + deviceDeadline;
-    for (let pause = 1; ; pause = Math.min(2 * pause, longestPause)) {
-      await storage.readAt(this.store.fd, block, 0);
-      if (descriptors.size(this.store.fd) >= bytes) return;
-      if (clock.now() > deadline) {
-        throw new TransferError(`dom0 enlarged the state disk to ${bytes} bytes, which never showed here`);
-      }
-      await new Promise<void>((resolve) => clock.setTimer(pause, resolve));
-    }
+    const { fd } = this.store;
+    await new Promise<void>((resolve, reject) => {
+      let settled = false;
+      const look = () => {
+        if (!settled && descriptors.size(fd) >= bytes) settle(resolve);
+      };
+      const events = new KernelEvents(this.platform, look);
+      const settle = (act: () => void) => {
+        settled = true;
+        late.cancel();
+        events.close();
+        act();
+      };
+      const late = clock.setTimer(deviceDeadline, () => {
+        const text = `dom0 enlarged the state disk to ${bytes} bytes, which never showed here; see the kernels' messages`;
+        settle(() => reject(new TransferError(text)));
+      });
+      events.open();
+      storage.readAt(fd, storage.buffer(blockSize), 0).then(look, (error) => settle(() => reject(error)));
+    });
   }
 }
 

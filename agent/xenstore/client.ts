@@ -39,6 +39,7 @@ class Transaction extends Operations {
 /** The agent's connection to xenstored. See {@link Operations} for what it reads and writes. */
 export class XenstoreClient extends Operations {
   #nextToken = 1;
+  #lastTransaction: Promise<unknown> = Promise.resolve();
 
   constructor(
     stream: ByteStream,
@@ -80,8 +81,19 @@ export class XenstoreClient extends Operations {
    * Runs `body` in a transaction and commits it: all of its writes or none. `body` runs again, on a fresh
    * view, when somebody else's change got in between, so it must have no other effects; after many times
    * the EAGAIN is thrown. What `body` throws discards the transaction.
+   *
+   * One after the other: two of one client, side by side, would only get in each other's way. So `body` must
+   * not wait for another one.
+   *
+   * @param attempts how often `body` is run at the most
    */
-  async transaction<T>(body: (tx: Operations) => Promise<T>): Promise<T> {
+  transaction<T>(body: (tx: Operations) => Promise<T>, attempts = transactionAttempts): Promise<T> {
+    const turn = this.#lastTransaction.then(() => this.#transact(body, attempts));
+    this.#lastTransaction = turn.catch(() => {});
+    return turn;
+  }
+
+  async #transact<T>(body: (tx: Operations) => Promise<T>, attempts: number): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       const id = await this.request("transactionStart", null, "transaction");
       if (id === 0) throw new ProtocolError("transaction id 0, which means none");
@@ -92,7 +104,7 @@ export class XenstoreClient extends Operations {
         return result;
       } catch (error) {
         const conflict = error instanceof XenstoreError && error.code === "EAGAIN";
-        if (!conflict || attempt === transactionAttempts) throw error;
+        if (!conflict || attempt >= attempts) throw error;
       }
     }
   }

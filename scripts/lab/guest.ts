@@ -257,6 +257,11 @@ export class Guest {
     return dmLog(this.host, this.name);
   }
 
+  /** Follows the console no longer: one that is restored is followed anew. The guest is left as it is. */
+  leave(): void {
+    this.#follower.kill(15);
+  }
+
   /** Destroys the guest and its stub domain. May be called twice. */
   async destroy(): Promise<void> {
     await this.host.run(["xl", "destroy", this.name], { accept: "any" });

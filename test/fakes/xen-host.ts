@@ -80,7 +80,11 @@ export class FakeProcess {
       descriptors: this.#descriptors(),
       files: this.#fileSystem() as Platform["files"],
       storage: this.#storage(),
-      sockets: { pipe: () => this.#pipe(), openTerminalRaw: (path) => this.#terminal(path) },
+      sockets: {
+        pipe: () => this.#pipe(),
+        openTerminalRaw: (path) => this.#terminal(path),
+        kernelEvents: () => this.#add({ inode: { bytes: new Uint8Array(0) }, name: "events", stream: {} }),
+      },
     });
   }
 
@@ -104,7 +108,8 @@ export class FakeProcess {
         const part = this.consoleInput.subarray(at, at + Math.min(into.length, 999));
         into.set(part);
         at += part.length;
-        return part.length;
+        // A console does not end: it falls silent.
+        return part.length === 0 ? null : part.length;
       },
       write: (from) => {
         const taken = from.subarray(0, 777);
@@ -239,7 +244,13 @@ export class FakeProcess {
     return {
       exists: (path) => {
         const device = path.endsWith(`/${stateDevice.name}`) && this.host.loopFor(this.domid) !== undefined;
-        return device || this.files.has(path) || [...this.files.keys()].some((f) => f.startsWith(`${path}/`));
+        const console = path.startsWith("/dev/hvc");
+        return (
+          device ||
+          console ||
+          this.files.has(path) ||
+          [...this.files.keys()].some((f) => f.startsWith(`${path}/`))
+        );
       },
       status: (path) => ({ kind: "file", size: this.#lookUp(path).bytes.length, mode: 0o600 }),
       makeDirectory: () => {},
@@ -376,6 +387,16 @@ export class FakeXenHost {
     this.daemon.set(model, "");
     this.daemon.permit(model, [{ domid, access: "none" }]);
     this.daemon.set(`/local/domain/${domid}/device/vbd`, "");
+    for (const id of [1, 2]) {
+      const console = `/local/domain/${domid}/device/console/${id}`;
+      this.daemon.set(console, "");
+      this.daemon.permit(console, [{ domid, access: "none" }]);
+      this.daemon.setAll({
+        [`${console}/backend`]: `/local/domain/0/backend/console/${domid}/${id}`,
+        [`${console}/output`]: "file:/var/lib/xen/somewhere",
+        [`${console}/state`]: "4",
+      });
+    }
     this.daemon.introduceDomain(domid);
   }
 

@@ -88,6 +88,8 @@ export class FakeXenstored {
   #nextTransaction = 1;
   /** Every request in the order it came, `read /a/b`. */
   readonly requests: string[] = [];
+  /** Called with each of them, before it is answered. */
+  onRequest: (request: string, domid: number) => void = () => {};
   /** Types that this xenstored does not know, answered with ENOSYS. */
   readonly unsupported = new Set<MessageName>();
 
@@ -159,7 +161,9 @@ export class FakeXenstored {
   /** The payload of the reply; throws {@link Refusal}. `after` runs once the reply is on its way. */
   answer(connection: FakeXenbus, packet: Packet, after: (run: () => void) => void): Uint8Array {
     const operand = operandOf(packet);
-    this.requests.push(`${packet.type} ${operand}`.trim());
+    const request = `${packet.type} ${operand}`.trim();
+    this.requests.push(request);
+    this.onRequest(request, connection.domid);
     if (this.unsupported.has(packet.type)) throw new Refusal("ENOSYS");
     const refusal = this.#refusals.find((r) => r.type === packet.type && r.path === operand && r.times > 0);
     if (refusal !== undefined) {
@@ -172,8 +176,13 @@ export class FakeXenstored {
     const store = transaction?.store ?? this.#store;
     const resolve = (path: string) => connection.resolve(path);
     const change = (path: string, apply: (store: Store) => Change[]) => {
-      const changes = apply(store);
       transaction?.touched.add(path);
+      // What is created hangs on its parent: whether that is there decides, then and at the end.
+      for (let at = path; !store.nodes.has(at); ) {
+        at = at.slice(0, at.lastIndexOf("/")) || "/";
+        transaction?.touched.add(at);
+      }
+      const changes = apply(store);
       if (transaction === undefined) after(() => this.#announce(changes));
       else transaction.apply.push(apply);
       return messages.write.reply.encode(null);

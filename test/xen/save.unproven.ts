@@ -51,8 +51,9 @@ async function save(file = "/root/state", ...words: readonly string[]): Promise<
   await host.run(["xl", "save", ...words, "mover", file], { timeout: 300 });
 }
 
-/** Restored guests have a new console. */
+/** Restored guests have a new console; two who follow one would each get a part of it. */
 async function restore(file = "/root/state"): Promise<void> {
+  guest.leave();
   const began = Date.now();
   await host.run(["xl", "restore", file], { timeout: 300 });
   guest = new Guest(host, "mover", Date.now() - began, true);
@@ -118,10 +119,15 @@ describe("in trouble", () => {
 
   it("a state that was changed is refused, and the guest is not started", async () => {
     await save();
-    // A byte of QEMU's part, which lies at the end of libxl's stream, with no checksum of its own there: what
-    // is checked is our copy. So it is the framed form that is harmed, below; here, a cut stream.
+    // QEMU's part lies at the end of libxl's stream, as it is. A cut stream is libxl's to refuse, a wrong
+    // beginning of QEMU's part is ours.
     await host.run("head -c -3000 /root/state >/root/cut");
     await expect(restore("/root/cut")).rejects.toThrow(/exit status/);
+    const harm = 'd = open("/root/state", "rb").read(); n = d.rindex(b"QEVM"); d = d[:n] + b"X" + d[n + 1:]';
+    await host.run(["python3", "-c", `${harm}; open("/root/harmed", "wb").write(d)`]);
+    await expect(restore("/root/harmed")).rejects.toThrow(/exit status/);
+    expect(await guest.qemuDmLog()).toMatch(/holds neither QEMU's state nor a framed one/);
+    expect(await guest.qemuDmLog()).not.toMatch(/QEMU started/);
     await restore();
     await expectWorking(guest);
   });

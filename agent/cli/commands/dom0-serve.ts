@@ -3,17 +3,14 @@ import { defaultSettings, type HelperSettings } from "../../dom0/settings.ts";
 import { connectXenstore } from "../../dom0/xenstore.ts";
 import { createLog } from "../../log/log.ts";
 import type { Arguments, Command } from "../command.ts";
+import { place, text } from "../dom0-options.ts";
 
 export const serve: Command = {
   usage: "serve",
   summary: "Attach state disks to stub domains that ask for one; runs until it gets SIGTERM",
   options: (yargs) =>
-    yargs
-      .option("directory", {
-        type: "string",
-        default: defaultSettings.directory,
-        describe: "Where state disks are kept, as sparse files without a name",
-      })
+    place
+      .xenstored(place.xenDirectory(place.directory(yargs)))
       .option("device", {
         type: "string",
         array: true,
@@ -23,7 +20,7 @@ export const serve: Command = {
       .option("limit", {
         type: "string",
         default: sizeText(defaultSettings.limit),
-        describe: "Largest state disk of one stub domain",
+        describe: "Largest state disk of one stub domain: 64M, 1G; K, M and G are powers of 1024",
       })
       .option("keep-free", {
         type: "string",
@@ -35,7 +32,7 @@ export const serve: Command = {
   async run(platform, args) {
     const log = createLog(platform.clock, { write: (line) => console.log(line) });
     log.configure({ level: args.debug ? "debug" : "info", format: args.json ? "json" : "human" });
-    const xenstore = connectXenstore(platform);
+    const xenstore = connectXenstore(platform, text(args.xenstored));
     await new Promise<void>((resolve, reject) => {
       const helper = new Helper(platform, xenstore, log, settingsOf(args), reject);
       platform.processes.onSignals(["SIGTERM", "SIGINT", "SIGHUP"], (signal) => {
@@ -53,6 +50,7 @@ function settingsOf(args: Arguments): HelperSettings {
   return {
     ...defaultSettings,
     directory: String(args.directory),
+    xenDirectory: String(args["xen-directory"]),
     devices: (args.device as readonly unknown[]).map(String),
     limit: sizeOf("limit", args.limit),
     keepFree: sizeOf("keep-free", args["keep-free"]),
@@ -64,7 +62,8 @@ const units = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30 } as const;
 /** `64M` and the like, in bytes. */
 function sizeOf(option: string, value: unknown): number {
   const found = /^(\d{1,9})([KMG]?)$/.exec(String(value));
-  if (found === null) throw new RangeError(`--${option} ${String(value)}: wanted is a size like 64M`);
+  if (found === null)
+    throw new RangeError(`--${option} ${String(value)}: wanted is a number with K, M or G, like 64M`);
   return Number(found[1]) * units[found[2] as keyof typeof units];
 }
 

@@ -1,13 +1,12 @@
 import { type Dom0Status, readStatus } from "../../dom0/status.ts";
 import { type Command, table } from "../command.ts";
+import { place, text } from "../dom0-options.ts";
 
 export const dom0Status: Command = {
   usage: "status",
   summary: "Does the helper run, which stub domains does it serve, what are they doing",
-  options: (yargs) =>
-    yargs.option("directory", { type: "string", describe: "As given to `stubdom dom0 serve`" }),
-  run: (platform, args) =>
-    readStatus(platform, args.directory === undefined ? undefined : String(args.directory)),
+  options: (yargs) => place.xenstored(place.directory(yargs)),
+  run: (platform, args) => readStatus(platform, String(args.directory), text(args.xenstored)),
   render(result) {
     const { running, version, domains } = result as Dom0Status;
     const head = running ? `the helper runs, version ${version}` : "the helper does not run";

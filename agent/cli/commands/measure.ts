@@ -7,7 +7,7 @@ import { TransferError } from "../../savestate/errors.ts";
 import { ExtentWriter, type WrittenExtent } from "../../savestate/extent.ts";
 import { defaultChunkSize, nilUuid } from "../../savestate/format.ts";
 import { HelperLink } from "../../savestate/helper-link.ts";
-import { StateDisk } from "../../savestate/state-disk.ts";
+import { release, StateDisk } from "../../savestate/state-disk.ts";
 import { XenstoreClient } from "../../xenstore/client.ts";
 import { type Command, fields } from "../command.ts";
 
@@ -23,7 +23,13 @@ export const measure: Command = {
     yargs
       .positional("target", {
         type: "string",
-        describe: "A block device, whose contents are lost; console; or helper, all the way to dom0's file",
+        describe:
+          "A block device, whose contents are lost; console; helper, all the way to dom0's file; or hold, which writes nothing",
+      })
+      .option("bytes", {
+        type: "number",
+        default: 0,
+        describe: "With hold: have dom0 attach a state disk of at least so much until standard input ends",
       })
       .example(
         "dd if=/dev/zero bs=64k count=64 | stubdom measure /dev/xvdb",
@@ -31,6 +37,7 @@ export const measure: Command = {
       ),
   async run(platform, args) {
     const began = platform.clock.now();
+    if (args.target === "hold") return hold(platform, Number(args.bytes));
     const way = args.target === "console" ? toConsole : args.target === "helper" ? toHelper : toDisk;
     const { commit } = await way(platform, String(args.target));
     const seconds = (platform.clock.now() - began) / 1000;
@@ -52,18 +59,46 @@ async function toDisk(platform: Platform, path: string): Promise<WrittenExtent> 
 
 /** As when the toolstack asks for it, but for QEMU. */
 async function toHelper(platform: Platform): Promise<WrittenExtent> {
+  return withHelper(platform, 0, async (disk, helper) => {
+    const written = await fill(platform, disk.store).finally(() => disk.close());
+    await helper.ask({ verb: "commit", bytes: written.commit.length }, "placed");
+    return written;
+  });
+}
+
+/** A state disk for others to write to, the same vbd as in earnest. */
+async function hold(platform: Platform, bytes: number) {
+  return withHelper(platform, bytes, async (disk) => {
+    const { size } = disk.store;
+    const rest = new Uint8Array(4096);
+    while (platform.descriptors.read(0, rest) !== 0);
+    disk.close();
+    return { bytes: size };
+  });
+}
+
+async function withHelper<T>(
+  platform: Platform,
+  bytes: number,
+  use: (disk: StateDisk, helper: HelperLink) => Promise<T>,
+): Promise<T> {
   const xenstore = XenstoreClient.connect(platform);
-  const [domid, target] = (await Promise.all([xenstore.readText("domid"), xenstore.readText("target")])).map(
-    Number,
-  );
-  if (domid === undefined || target === undefined) throw new TransferError("this is no stub domain");
-  const helper = new HelperLink(xenstore, platform.clock, silentLogger, domid, target);
-  const attached = await helper.ask({ verb: "save", bytes: 0 }, "attached");
-  const disk = await StateDisk.open(platform, xenstore, helper, "read-write", attached);
-  const written = await fill(platform, disk.store).finally(() => disk.close());
-  await helper.ask({ verb: "commit", bytes: written.commit.length }, "placed");
-  xenstore.close();
-  return written;
+  try {
+    const [domid, target] = (
+      await Promise.all([xenstore.readText("domid"), xenstore.readText("target")])
+    ).map(Number);
+    if (domid === undefined || target === undefined) throw new TransferError("this is no stub domain");
+    const helper = new HelperLink(xenstore, platform.clock, silentLogger, domid, target);
+    try {
+      const attached = await helper.ask({ verb: "save", bytes }, "attached");
+      const disk = await StateDisk.open(platform, xenstore, helper, "read-write", attached);
+      return await use(disk, helper);
+    } finally {
+      await release(helper, silentLogger);
+    }
+  } finally {
+    xenstore.close();
+  }
 }
 
 async function fill(platform: Platform, store: DescriptorStore): Promise<WrittenExtent> {
@@ -73,7 +108,8 @@ async function fill(platform: Platform, store: DescriptorStore): Promise<Written
 }
 
 async function toConsole(platform: Platform): Promise<WrittenExtent> {
-  const console = new SaveConsole(platform);
+  const xenstore = XenstoreClient.connect(platform);
+  const console = await SaveConsole.open(platform, xenstore);
   try {
     const header = { uuid: nilUuid, qemuVersion: "", chunkSize: defaultChunkSize, sequence: 1 };
     const writer = new ExtentWriter(console, header, platform.storage.hash, platform.storage.buffer);
@@ -83,6 +119,7 @@ async function toConsole(platform: Platform): Promise<WrittenExtent> {
     return written;
   } finally {
     console.close();
+    xenstore.close();
   }
 }
 

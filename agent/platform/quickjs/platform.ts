@@ -50,15 +50,16 @@ const signalNumber = {
   SIGSTOP: 19,
   SIGPWR: 30,
 };
-const fileKind: Record<number, FileKind> = {
-  2401: "fifo",
-  4802: "character",
-  9604: "directory",
-  14406: "block",
-  16807: "file",
-  21609: "symlink",
-  26411: "socket",
-};
+/** S_IFMT of st_mode (inode(7)). A map: the formatter has rewritten octal property names, and wrongly. */
+const fileKind: ReadonlyMap<number, FileKind> = new Map([
+  [0o010000, "fifo"],
+  [0o020000, "character"],
+  [0o040000, "directory"],
+  [0o060000, "block"],
+  [0o100000, "file"],
+  [0o120000, "symlink"],
+  [0o140000, "socket"],
+]);
 const wouldBlock = -11;
 /** struct signalfd_siginfo (signalfd(2)); its first 32-bit word is the signal's number. */
 const signalRecordSize = 128;
@@ -127,7 +128,7 @@ const files: FileSystem = {
   exists: (path) => typeof native.status(path) !== "number",
   status(path) {
     const [mode, size] = resultOf(native.status(path), "stat", path);
-    return { kind: fileKind[mode & 0o170000] ?? "other", mode: mode & 0o7777, size };
+    return { kind: fileKind.get(mode & 0o170000) ?? "other", mode: mode & 0o7777, size };
   },
   readDirectory: (path) => resultOf(native.readDirectory(path), "readdir", path),
   makeDirectory: (path) => void checked(native.makeDirectory(path), "mkdir", path),

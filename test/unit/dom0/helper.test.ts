@@ -127,6 +127,22 @@ test("a frontend that never closes does not keep the disk", async () => {
   expectNothingLeft(5);
 }, 20_000);
 
+test("libxl gives the domain its first disk just when the state disk goes: it stays", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  const parent = "/local/domain/0/backend/vbd/5";
+  let looked = 0;
+  daemon.onRequest = (request) => {
+    // After the look that finds the directory empty, before what follows from it.
+    if (request === `remove ${parent}` && ++looked === 1) daemon.set(`${parent}/768/state`, "4");
+  };
+  await guest.save();
+  expect(looked).toBeGreaterThan(0);
+  expect(daemon.get(`${parent}/768/state`)).toBe("4");
+});
+
 test("a domain that no guest knows as its stub domain is not served", async () => {
   await startHelper();
   host.addStubdom(5, 4);

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { openDisk } from "../../../agent/savestate/disk.ts";
 import { StateFormatError, StateSpaceError } from "../../../agent/savestate/errors.ts";
+import { ExtentReader, ExtentWriter } from "../../../agent/savestate/extent.ts";
 import { blockSize, encodeHeader, extentSize, firstExtent } from "../../../agent/savestate/format.ts";
 import { Random } from "../../fakes/random.ts";
 import { xxh64 } from "../../fakes/xxh64.ts";
@@ -146,6 +147,41 @@ test("10,000 random mutations are all refused", async () => {
     expect(error, `mutation ${i}: kind ${kind}, ${length} bytes at ${at}`).toBeInstanceOf(StateFormatError);
   }
 }, 120_000);
+
+test("1,000 cuts and 2,000 mutations of a framed stream, as consoles carry it, are all refused", async () => {
+  const parts: Uint8Array[] = [];
+  const header = { uuid: meta.uuid, qemuVersion: "", chunkSize: 4096, sequence: 1 };
+  const writer = new ExtentWriter(
+    { put: async (bytes) => void parts.push(bytes.slice()) },
+    header,
+    xxh64,
+    (size) => new Uint8Array(size),
+  );
+  await writer.append(randomBytes(30_000, 12));
+  await writer.finish();
+  const stream = new Uint8Array(Buffer.concat(parts));
+  const read = async (bytes: Uint8Array) => {
+    let at = 0;
+    const take = async (into: Uint8Array) => {
+      const part = bytes.subarray(at, at + into.length);
+      into.set(part);
+      at += part.length;
+      return part.length;
+    };
+    const reader = new ExtentReader({ take }, 0, xxh64, (size) => new Uint8Array(size));
+    await reader.header();
+    while ((await reader.next()) instanceof Uint8Array);
+  };
+  await read(stream);
+  const random = new Random(77);
+  for (let i = 0; i < 3000; i++) {
+    const at = random.between(0, stream.length - 1);
+    const harmed = i < 1000 ? stream.slice(0, at) : stream.slice();
+    if (i >= 1000) harmed[at] = (harmed[at] ?? 0) ^ random.between(1, 255);
+    const error = await read(harmed).catch((e: unknown) => e);
+    expect(error, `${i}: at ${at}`).toBeInstanceOf(StateFormatError);
+  }
+}, 60_000);
 
 test("1,000 power cuts while a second state is written: the first or the second, whole, or refused", async () => {
   const first = randomBytes(9_000, 1);

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { Helper } from "../../../agent/dom0/helper.ts";
 import { defaultSettings } from "../../../agent/dom0/settings.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
-import { answerNode } from "../../../agent/savestate/protocol.ts";
+import { answerNode, requestNode } from "../../../agent/savestate/protocol.ts";
 import { type Incoming, openIncoming } from "../../../agent/savestate/restore.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
 import { FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
@@ -122,6 +122,38 @@ test("console 1 carries one state only", async () => {
   await expect(saver.handler({})).rejects.toThrow(/stubdom dom0 serve/);
 });
 
+test("after a save that failed, libxl has removed console 1's file: the console is not used", async () => {
+  const guest = stubdom();
+  const qemu = new FakeSavingQemu(guest.process, qemuState(1000, 7), 0);
+  const saver = new StateSaver(guest.context, qemu);
+  await expect(saver.handler({})).rejects.toThrow(/QEMU was killed/);
+  await expect(saver.handler({})).rejects.toThrow(/stubdom dom0 serve/);
+});
+
+test("a console that connects late is waited for, its terminal is nobody's before", async () => {
+  const state = qemuState(3000, 12);
+  const guest = stubdom();
+  guest.process.consoleInput = state;
+  const node = `/local/domain/${S}/device/console/2/state`;
+  daemon.set(node, "3");
+  let opened = false;
+  const opening = openIncoming(guest.context).then((incoming) => {
+    opened = true;
+    return incoming;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(opened).toBe(false);
+  daemon.set(node, "4");
+  expect(await fed(guest, await opening)).toEqual(state);
+});
+
+test("a console that never connects, or leads nowhere, is named before QEMU starts", async () => {
+  daemon.set(`/local/domain/${S}/device/console/2/state`, "3");
+  await expect(openIncoming(stubdom().context)).rejects.toThrow(/console 2 \(restore\)/);
+  daemon.remove(`/local/domain/${S}/device/console/2/output`);
+  await expect(openIncoming(stubdom().context)).rejects.toThrow(/no "output"; start dom0's helper/);
+});
+
 test.each([
   [
     "cut",
@@ -159,4 +191,6 @@ test("a helper that has died: the consoles, after three seconds, and the log say
   await new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(1000, 10))).handler({});
   expect(guest.process.consoleOutput.length).toBeGreaterThan(1000);
   expect(lines.join("\n")).toMatch(/dom0's helper does not answer "save": state goes over console 1/);
+  // One that is started later finds nothing to do.
+  expect(daemon.get(requestNode(S, T))).toMatch(/^1 \d+ release$/);
 });
