@@ -6,6 +6,7 @@ import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
+import { Passthrough } from "../passthrough/passthrough.ts";
 import type { Platform, SignalName } from "../platform/port.ts";
 import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 import { qemuCommandLine } from "../qemu/arguments.ts";
@@ -114,6 +115,9 @@ export class Stubdom {
 
     this.#phases.enter("frontends");
     await this.#connectFrontends(store, dm, config);
+    const passthrough = new Passthrough(store, platform, log, config.pciDeadline);
+    // libxl adds devices when QEMU runs; these are named in device_model_args.
+    await Promise.all(dm.passthrough.map((host) => passthrough.answers(host)));
 
     this.#phases.enter("network");
     if (dm.nics.length > 0) {
@@ -141,14 +145,17 @@ export class Stubdom {
     );
     this.#phases.enter("running");
     store.deadline = runningStoreDeadline;
-    const takeOver = new Map([["xen-save-devices-state", new StateSaver(state, qemu.qmp).handler]]);
+    const save = "xen-save-devices-state";
+    const saver = new StateSaver(state, qemu.qmp);
+    const takeOver = new Map([[save, passthrough.unlessAssigned(save, saver.handler)]]);
+    const gates = new Map([["device_add", passthrough.beforeDeviceAdd]]);
     const connect = () => {
       this.#memory.look();
       const fd = platform.sockets.connectUnix(toolstackSocket);
       return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
     };
     this.#serve(store, "QMP", `${home}/qmp-vchan`, (client) =>
-      toolstackSession(client, { log, connect, takeOver, onCut: (problem) => this.#warn(problem) }),
+      toolstackSession(client, { log, connect, takeOver, gates, onCut: (problem) => this.#warn(problem) }),
     );
     this.#showScreen(store);
     this.#memory.look();

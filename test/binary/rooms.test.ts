@@ -22,9 +22,22 @@ const rooms: Record<string, readonly string[]> = {
   qemu: ["config", "platform", "bytes", "log", "qmp", "frontends"],
   qmp: ["bytes", "platform", "log"],
   savestate: ["bytes", "platform", "log", "qmp", "xenstore", "frontends"],
+  passthrough: ["platform", "log", "qmp", "xenstore", "frontends"],
   screen: ["bytes", "platform", "log", "qmp", "frontends", "xenstore", "config"],
   dom0: ["bytes", "platform", "log", "xenstore", "savestate", "qmp"],
-  init: ["bytes", "platform", "log", "xenstore", "frontends", "config", "qemu", "qmp", "savestate", "screen"],
+  init: [
+    "bytes",
+    "platform",
+    "log",
+    "xenstore",
+    "frontends",
+    "config",
+    "qemu",
+    "qmp",
+    "savestate",
+    "screen",
+    "passthrough",
+  ],
   cli: ["bytes", "platform", "log", "xenstore", "init", "savestate", "dom0", "qmp", "yargs"],
 };
 
