@@ -3,6 +3,7 @@ import type { Config } from "../config/fields.ts";
 import { announcePrimaryConsole } from "../frontends/console.ts";
 import { allFrontends, discoverFrontends } from "../frontends/discover.ts";
 import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
+import { formatPciAddress } from "../frontends/pci-address.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
@@ -68,6 +69,7 @@ export class Stubdom {
   #frontends: readonly Frontend[] = [];
   readonly #outcomes = new Map<Frontend, FrontendOutcome>();
   #joints: readonly Joint[] = [];
+  #passthrough: Passthrough | undefined;
   #screen: Screen | undefined;
   #qemu: QemuSupervisor | undefined;
   #error: string | undefined;
@@ -116,6 +118,7 @@ export class Stubdom {
     this.#phases.enter("frontends");
     await this.#connectFrontends(store, dm, config);
     const passthrough = new Passthrough(store, platform, log, config.pciDeadline);
+    this.#passthrough = passthrough;
     // libxl adds devices when QEMU runs; these are named in device_model_args.
     await Promise.all(dm.passthrough.map((host) => passthrough.answers(host)));
 
@@ -394,7 +397,7 @@ export class Stubdom {
           qemu: this.#commandLine.map(decodeText),
         };
       case "devices":
-        return this.#devices();
+        return [...this.#devices(), ...(await this.#hostDevices())];
       case "log":
         return this.log.recent;
       case "qmp": {
@@ -406,8 +409,23 @@ export class Stubdom {
     }
   }
 
+  /** They come and go while the guest runs. */
+  async #hostDevices(): Promise<DeviceStatus[]> {
+    const devices = (await this.#passthrough?.devices()) ?? [];
+    return devices.map(({ host, local, leaving, permissive }) => ({
+      kind: "pci",
+      name: `PCI device ${formatPciAddress(host)} of the host`,
+      detail: [
+        local === undefined ? "not exported yet" : `${formatPciAddress(local)} here`,
+        ...(permissive ? ["permissive"] : []),
+        ...(leaving ? ["being detached"] : []),
+      ].join(", "),
+    }));
+  }
+
   #devices(): DeviceStatus[] {
-    return this.#frontends.map((frontend) => {
+    const lasting = this.#frontends.filter(({ kind }) => kind !== "pci");
+    return lasting.map((frontend) => {
       const outcome = this.#outcomes.get(frontend);
       const detail =
         outcome === undefined

@@ -56,13 +56,17 @@ export class Passthrough {
   /** For the QMP proxy: the command, unless a device of the host would be left out of the state. */
   unlessAssigned(command: string, handler: CommandHandler): CommandHandler {
     return async (args) => {
-      const bus = await readPciBus(this.store);
-      const devices = (bus?.devices ?? []).filter(({ leaving }) => !leaving);
+      const devices = (await this.devices()).filter(({ leaving }) => !leaving);
       if (devices.length === 0) return handler(args);
       const text = assignedText(devices);
       this.log.error({}, `${command}: ${text}`);
       throw new QmpCommandError(command, "GenericError", text);
     };
+  }
+
+  /** The devices of the host that this domain has at the moment. */
+  async devices(): Promise<readonly PassedThroughDevice[]> {
+    return (await readPciBus(this.store))?.devices ?? [];
   }
 
   /**

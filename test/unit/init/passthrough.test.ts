@@ -69,3 +69,27 @@ test("a device that never comes: device_add is refused within libxl's 10 s, and 
   expect(next.text()).toContain('"id":4');
   expect([stage.agent("phase"), stage.pci.leaked]).toEqual(["running", 0]);
 });
+
+const named = { moreArguments: ["-device", "xen-pci-passthrough,hostaddr=0000:03:00.0"] };
+
+test("a device that QEMU's arguments name is waited for before QEMU is started", async () => {
+  const stage = new Stage(named);
+  void stage.run();
+  await stage.pass(3000);
+  expect([stage.spawned.length, stage.agent("phase")]).toEqual([0, "frontends"]);
+  stage.assignPci("0000:03:00.0", "0000:00:00.00");
+  stage.pci.show("0000:00:00.0");
+  await stage.pass(200);
+  expect([stage.spawned.length, stage.agent("phase")]).toEqual([1, "running"]);
+});
+
+test("one that never comes is the end, with its address in both spaces", async () => {
+  const stage = new Stage(named);
+  void stage.run();
+  stage.assignPci("0000:03:00.0", "0000:00:00.00");
+  await stage.pass(8000);
+  expect(stage.agent("error")).toMatch(
+    /PCI device 0000:03:00\.0 of the host, 0000:00:00\.0 here: our kernel does not/,
+  );
+  expect([stage.spawned.length, stage.poweredOff, stage.pci.leaked]).toEqual([0, ["crash"], 0]);
+});

@@ -37,6 +37,8 @@ export interface StageOptions extends FakeQemuOptions {
   readonly dies?: readonly string[];
   readonly quits?: boolean;
   readonly commandLine?: string;
+  /** Words behind those that libxl wrote: device_model_args. */
+  readonly moreArguments?: readonly string[];
   /** The console takes nothing for so long. */
   readonly log?: { flush(): Promise<void> };
 }
@@ -209,7 +211,7 @@ export class Stage {
     readable(`/local/domain/${target}/vm`);
     daemon.set(this.argvPath, "");
     readable(this.argvPath);
-    for (const [index, argument] of captured.argv.entries()) {
+    for (const [index, argument] of [...captured.argv, ...(this.options.moreArguments ?? [])].entries()) {
       const path = `${this.argvPath}/${String(index + 1).padStart(3, "0")}`;
       daemon.set(path, argument);
       readable(path);
