@@ -84,6 +84,8 @@ export const MEASURES: readonly Measure[] = [
   ...table("save", [
     ["save", "xl save, 64 MiB guest", "s", "less"],
     ["restore", "xl restore, to its return", "s", "less"],
+    ["console-save", "xl save, device state over the console", "s", "less"],
+    ["console-restore", "xl restore, device state over the console", "s", "less"],
   ]),
 ];
 
