@@ -17,6 +17,7 @@ import {
   measureDensity,
   measureOnce,
   measureSave,
+  measuringDisk,
   neverHas,
   prepare,
 } from "./measuring.ts";
@@ -166,7 +167,13 @@ async function made({ quick, runs, only, minios, host: kind, icount }: Values): 
   try {
     const recorder = new Recorder();
     const about = await facts(host, kind, icount);
-    const bench: Bench = { host, settings, recorder, ...(minios !== undefined && { minios }) };
+    const bench: Bench = {
+      host,
+      settings,
+      recorder,
+      disk: measuringDisk,
+      ...(minios !== undefined && { minios }),
+    };
     await measureAll(bench, variants, order);
     const { groups, density, ...rest } = settings;
     return recorder.results({

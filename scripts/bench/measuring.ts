@@ -39,6 +39,14 @@ export interface Bench {
   readonly recorder: Recorder;
   /** `ioemu-stubdom.gz` on this machine. */
   readonly minios?: string;
+  /** A bootable image whose guest does these jobs. */
+  readonly disk: (jobs: readonly string[]) => Promise<string>;
+}
+
+/** The test guest with the program that measures. */
+export async function measuringDisk(jobs: readonly string[]): Promise<string> {
+  const probe = new Uint8Array(await guestProbe());
+  return guestDisk({ jobs, cmdline: "quiet", files: { probe } });
 }
 
 /** Brings all images into dom0 and starts the other end of the guests' connections. */
@@ -85,18 +93,17 @@ function guestOf(variant: VariantName): Pick<GuestOptions, "stubdom" | "extra"> 
 }
 
 async function options(
-  { settings }: Bench,
+  { settings, disk }: Bench,
   variant: VariantName,
   name: string,
   jobs: readonly string[],
 ): Promise<GuestOptions> {
-  const probe = new Uint8Array(await guestProbe());
   const { extra = {}, ...own } = guestOf(variant);
   return {
     name,
     memory: settings.guestMemory,
     images: {
-      hda: await guestDisk({ jobs, cmdline: "quiet", files: { probe } }),
+      hda: await disk(jobs),
       hdb: scratchMiB(settings),
     },
     nics: [{ mac: "00:16:3e:00:0b:01", bridge: BRIDGE, model: "e1000" }],
@@ -110,8 +117,12 @@ async function options(
 export async function measureOnce(bench: Bench, variant: VariantName, round: number): Promise<void> {
   const { host, settings, recorder } = bench;
   const name = `bench${round}`;
+  const wantedGroup = (id: string): boolean => settings.groups.some((group) => id.startsWith(`${group}.`));
   const add = (id: string, value: number): void => {
-    if (settings.groups.some((group) => id.startsWith(`${group}.`))) recorder.add(variant, id, value);
+    if (wantedGroup(id)) recorder.add(variant, id, value);
+  };
+  const absent = (id: string, reason: string): void => {
+    if (wantedGroup(id)) recorder.absent(variant, id, reason);
   };
   const before = processes((await host.run(processScript)).stdout);
   const jobs = guestJobs(settings);
@@ -133,7 +144,7 @@ export async function measureOnce(bench: Bench, variant: VariantName, round: num
     for (const [label, line] of probes(guest.serialLines)) {
       for (const [id, value] of guestFigures(label, probeLine(line))) add(id, value);
     }
-    await bootFigures(guest, variant, add, (id, reason) => recorder.absent(variant, id, reason));
+    await bootFigures(guest, variant, add, absent);
     if (settings.groups.includes("resources")) await resources(bench, variant, guest, before, add);
     if (settings.groups.includes("idle")) await idle(bench, variant, guest, before, add);
   } finally {
@@ -213,22 +224,22 @@ async function idle(
   before: ReturnType<typeof processes>,
   add: Add,
 ): Promise<void> {
-  const look = async () => {
-    const domains = xlList((await host.run("xl list")).stdout);
-    const lines = processes((await host.run(processScript)).stdout);
-    const switches = sum(ours(before, lines).map((line) => line.switches));
-    return { domains, switches };
-  };
-  const from = await look();
+  const domains = async () => xlList((await host.run("xl list")).stdout);
+  const switches = async () =>
+    sum(ours(before, processes((await host.run(processScript)).stdout)).map((line) => line.switches));
+  // Counting processes is work for dom0: before the clock starts, and after it has stopped.
+  const switchesBefore = await switches();
+  const from = await domains();
   await host.run(`sleep ${settings.idleSeconds}`, { timeout: settings.idleSeconds + 60 });
-  const to = await look();
+  const to = await domains();
+  const switchesAfter = await switches();
   const share = (name: string): number => {
-    const spent = (to.domains.get(name)?.seconds ?? 0) - (from.domains.get(name)?.seconds ?? 0);
+    const spent = (to.get(name)?.seconds ?? 0) - (from.get(name)?.seconds ?? 0);
     return (1000 * spent) / settings.idleSeconds;
   };
   if (variant !== "dom0") add("idle.stubdom", share(`${guest.name}-dm`));
   add("idle.dom0", share("Domain-0"));
-  add("idle.switches", Math.max(0, to.switches - from.switches) / settings.idleSeconds);
+  add("idle.switches", Math.max(0, switchesAfter - switchesBefore) / settings.idleSeconds);
 }
 
 /** Until neither the guest nor its stub domain is listed any more: the next one shall find the host as it was. */

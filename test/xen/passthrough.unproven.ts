@@ -10,6 +10,8 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { guestProbe } from "../../scripts/bench/probe.ts";
+import { probeLine, probes } from "../../scripts/bench/readings.ts";
 import { createGuest, type Guest, type GuestOptions } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
@@ -19,6 +21,8 @@ import type { XlPci } from "../../scripts/lab/xl-config.ts";
 const MIB = 1024 * 1024;
 const TEN_ROUNDS = 10;
 const port = 7100;
+/** First of the ports of the benchmark's peer. */
+const peerPort = 7201;
 const sent = "/root/sent";
 const e1000: XlPci = { address: PASSTHROUGH.e1000 };
 /** MSI-X has to be switched on by the stub domain: docs/passthrough.md. */
@@ -43,6 +47,8 @@ beforeAll(async () => {
   await host.run(
     `setsid socat -u TCP-LISTEN:${port},reuseaddr,fork OPEN:${sent},rdonly >/dev/null 2>&1 </dev/null &`,
   );
+  await host.push("scripts/bench/dom0/peer.py", "/root/peer.py");
+  await host.run(`setsid python3 /root/peer.py ${peerPort} ${20 * MIB} >/dev/null 2>&1 </dev/null &`);
   for (const address of Object.values(PASSTHROUGH)) await host.run(["xl", "pci-assignable-add", address]);
 });
 
@@ -132,6 +138,39 @@ describe("devices that a guest is created with", () => {
       await again.waitForSerial(/guest: pci \S+ 8086:100e e1000/, 60, from);
     }
     await expectFetched(again);
+  });
+});
+
+describe("beside QEMU in dom0, with the same device", () => {
+  it("throughput and round trips through the e1000, as ratios", async () => {
+    const jobs = ["nic:10.8.0.2/24", `probe:tcp:tcp-receive:10.8.0.1:${peerPort + 1}`];
+    jobs.push(`probe:echo:udp-echo:10.8.0.1:${peerPort + 3}:500:64`);
+    const figures: Record<string, { rate: number; trip: number }> = {};
+    for (const [name, stubdom] of [
+      ["dom0", false],
+      ["stubdom", true],
+    ] as const) {
+      const disk = await guestDisk({
+        jobs,
+        cmdline: "quiet",
+        files: { probe: new Uint8Array(await guestProbe()) },
+      });
+      const measured = await boot([], { pci: [e1000], stubdom, images: { hda: disk } });
+      await measured.waitForSerial("guest: ready", 900);
+      const said = probes(measured.serialLines);
+      const [tcp, echo] = [probeLine(said.get("tcp") ?? ""), probeLine(said.get("echo") ?? "")];
+      figures[name] = { rate: (tcp.bytes ?? 0) / ((tcp.ns ?? 1) / 1e9), trip: (echo.p50 ?? 0) / 1000 };
+      await measured.destroy();
+      await expectAssignable();
+    }
+    const [dom0, ours] = [figures.dom0, figures.stubdom];
+    console.log(
+      `e1000 passed through, dom0 and stub domain: ${dom0?.rate.toFixed(0)} and ${ours?.rate.toFixed(0)} bytes/s, ` +
+        `round trip ${dom0?.trip.toFixed(0)} and ${ours?.trip.toFixed(0)} us`,
+    );
+    // Neither data nor interrupts pass through QEMU: the rest is noise.
+    expect((ours?.rate ?? 0) / (dom0?.rate ?? 1)).toBeGreaterThan(0.5);
+    expect((ours?.trip ?? 0) / (dom0?.trip ?? 1)).toBeLessThan(2);
   });
 });
 

@@ -73,7 +73,7 @@ describe("processes of dom0", () => {
     const own = processes(execFileSync("sh", ["-c", processScript]).toString()).get(process.pid);
     expect(own?.kib).toBeGreaterThan(1000);
     expect(own?.switches).toBeGreaterThan(0);
-  });
+  }, 60_000);
 });
 
 test("what stub domains tell of themselves", () => {
