@@ -3,7 +3,6 @@ import type { Config } from "../config/fields.ts";
 import { announcePrimaryConsole } from "../frontends/console.ts";
 import { allFrontends, discoverFrontends } from "../frontends/discover.ts";
 import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
-import { formatPciAddress } from "../frontends/pci-address.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
@@ -117,7 +116,9 @@ export class Stubdom {
 
     this.#phases.enter("frontends");
     await this.#connectFrontends(store, dm, config);
-    const passthrough = new Passthrough(store, platform, log, config.pciDeadline);
+    const passthrough = new Passthrough(store, platform, log, config.pciDeadline, (text) =>
+      this.#complain(text),
+    );
     this.#passthrough = passthrough;
     // libxl adds devices when QEMU runs; these are named in device_model_args.
     await Promise.all(dm.passthrough.map((host) => passthrough.answers(host)));
@@ -397,7 +398,7 @@ export class Stubdom {
           qemu: this.#commandLine.map(decodeText),
         };
       case "devices":
-        return [...this.#devices(), ...(await this.#hostDevices())];
+        return [...this.#devices(), ...((await this.#passthrough?.list()) ?? [])];
       case "log":
         return this.log.recent;
       case "qmp": {
@@ -409,21 +410,8 @@ export class Stubdom {
     }
   }
 
-  /** They come and go while the guest runs. */
-  async #hostDevices(): Promise<DeviceStatus[]> {
-    const devices = (await this.#passthrough?.devices()) ?? [];
-    return devices.map(({ host, local, leaving, permissive }) => ({
-      kind: "pci",
-      name: `PCI device ${formatPciAddress(host)} of the host`,
-      detail: [
-        local === undefined ? "not exported yet" : `${formatPciAddress(local)} here`,
-        ...(permissive ? ["permissive"] : []),
-        ...(leaving ? ["being detached"] : []),
-      ].join(", "),
-    }));
-  }
-
   #devices(): DeviceStatus[] {
+    // Devices of the host come and go while the guest runs.
     const lasting = this.#frontends.filter(({ kind }) => kind !== "pci");
     return lasting.map((frontend) => {
       const outcome = this.#outcomes.get(frontend);

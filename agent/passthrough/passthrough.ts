@@ -37,6 +37,8 @@ export class Passthrough {
     private readonly log: Logger,
     /** How long a device may take to answer, in milliseconds; all of libxl's tries for it together. */
     private readonly patience: number,
+    /** Told what a device is refused for, once for each command: for the log and for dom0. */
+    private readonly complain: (text: string) => void = (text) => log.error({}, text),
   ) {}
 
   /** For the QMP proxy: holds a `device_add` of a host's device until that device answers. */
@@ -48,7 +50,7 @@ export class Passthrough {
     try {
       await this.answers(host);
     } catch (error) {
-      this.log.error({}, `device_add: ${error instanceof Error ? error.message : String(error)}`);
+      this.complain(`device_add: ${error instanceof Error ? error.message : String(error)}`);
       throw error;
     }
   };
@@ -56,7 +58,7 @@ export class Passthrough {
   /** For the QMP proxy: the command, unless a device of the host would be left out of the state. */
   unlessAssigned(command: string, handler: CommandHandler): CommandHandler {
     return async (args) => {
-      const devices = (await this.devices()).filter(({ leaving }) => !leaving);
+      const devices = (await this.#devices()).filter(({ leaving }) => !leaving);
       if (devices.length === 0) return handler(args);
       const text = assignedText(devices);
       this.log.error({}, `${command}: ${text}`);
@@ -64,8 +66,20 @@ export class Passthrough {
     };
   }
 
-  /** The devices of the host that this domain has at the moment. */
-  async devices(): Promise<readonly PassedThroughDevice[]> {
+  /** The devices of the host that this domain has at the moment, for people. */
+  async list(): Promise<{ kind: "pci"; name: string; detail: string }[]> {
+    return (await this.#devices()).map(({ host, local, leaving, permissive }) => ({
+      kind: "pci",
+      name: `PCI device ${formatPciAddress(host)} of the host`,
+      detail: [
+        local === undefined ? "not exported yet" : `${formatPciAddress(local)} here`,
+        ...(permissive ? ["permissive"] : []),
+        ...(leaving ? ["being detached"] : []),
+      ].join(", "),
+    }));
+  }
+
+  async #devices(): Promise<readonly PassedThroughDevice[]> {
     return (await readPciBus(this.store))?.devices ?? [];
   }
 

@@ -62,6 +62,7 @@ test("a device that never comes: device_add is refused within libxl's 10 s, and 
     /"error": \{"class":"GenericError","desc":"PCI device 0000:03:00\.0 of the host, without/,
   );
   expect(stage.of("error").join("\n")).toMatch(/device_add: PCI device 0000:03:00\.0/);
+  expect(stage.agent("error")).toMatch(/device_add: PCI device 0000:03:00\.0/);
   client.close();
   await stage.quiet();
   const next = await session(stage);

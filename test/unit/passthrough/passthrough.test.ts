@@ -155,3 +155,17 @@ describe("saving", () => {
     ]);
   });
 });
+
+test("the list for people is what there is now", async () => {
+  expect(await passthrough.list()).toEqual([]);
+  tree.pci("0000:03:00.0", "0000:04:00.1", "0000:05:00.0");
+  tree.exportPci(0, "0000:00:00.00");
+  tree.exportPci(1, "0000:00:01.01");
+  daemon.set(`${tree.backend("pci", 0)}/opts-0`, "permissive=1");
+  daemon.set(`${tree.backend("pci", 0)}/state-1`, "5");
+  expect((await passthrough.list()).map(({ name, detail }) => `${name}: ${detail}`)).toEqual([
+    "PCI device 0000:03:00.0 of the host: 0000:00:00.0 here, permissive",
+    "PCI device 0000:04:00.1 of the host: 0000:00:01.1 here, being detached",
+    "PCI device 0000:05:00.0 of the host: not exported yet",
+  ]);
+});
