@@ -64,6 +64,10 @@ export const fields = {
   shell: flag(false, "A root shell for dom0 over a vchan, for debugging only: see the README."),
   lateNotice: seconds(4, "When something is waited for this long, the log and xenstore name it."),
   frontendDeadline: seconds(12, "How long disks, NICs and consoles may take to connect to their backends."),
+  pciDeadline: seconds(
+    7,
+    "How long a passed-through PCI device may take to answer. libxl itself gives up after 10.",
+  ),
   qemuDeadline: seconds(12, "How long QEMU may take from its start to its first QMP answer."),
   diskCache: choice(
     ["none", "writeback"],

@@ -2,6 +2,7 @@
 import type { FileSystem } from "../platform/port.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BadNode } from "./errors.ts";
+import { formatPciAddress, type PassedThroughDevice, readDeviceNodes } from "./pci-address.ts";
 import {
   backendRemedy,
   type Ends,
@@ -15,12 +16,7 @@ import {
 /** A bus of 32 slots of 8 functions. */
 const mostDevices = 256;
 
-export interface PassedThroughDevice {
-  /** Its address on the host, `0000:03:00.0`. */
-  readonly host: string;
-  /** `msitranslate=0,power_mgmt=0,permissive=0,rdm_policy=strict`. */
-  readonly options: string;
-}
+export const pciRemedy = "xen-pciback is loaded in dom0 and owns the devices (`xl pci-assignable-list`)";
 
 export class PciFrontend implements Frontend {
   readonly kind = "pci";
@@ -38,22 +34,19 @@ export class PciFrontend implements Frontend {
   }
 
   get label(): string {
-    return `PCI bus with ${this.devices.map((device) => device.host).join(", ") || "no device"}`;
+    const names = this.devices.map(({ host }) => formatPciAddress(host));
+    return `PCI bus with ${names.join(", ") || "no device"}`;
   }
 
   get awaited(): boolean {
     return this.devices.length > 0;
   }
 
+  /** @throws BadNode */
   static async read(store: Operations, id: number): Promise<PciFrontend> {
     const path = `device/pci/${id}`;
     const ends = parseEnds(path, id, await store.tryReadText(`${path}/backend`));
-    const node = `${ends.backend}/num_devs`;
-    const count = parseNumber(node, await store.tryReadText(node), mostDevices);
-    const devices = await Promise.all(
-      Array.from({ length: count }, (_, index) => readDevice(store, ends.backend, index)),
-    );
-    return new PciFrontend(ends, devices);
+    return new PciFrontend(ends, await readDevices(store, ends.backend));
   }
 
   /** A PV domain has no PCI device but pcifront's: there must be as many as were passed through. */
@@ -63,20 +56,40 @@ export class PciFrontend implements Frontend {
   }
 
   remedy(_frontendState: number | undefined, backendState: number | undefined): string {
-    return backendRemedy(
-      backendState,
-      "xen-pciback is loaded in dom0 and owns the devices (`xl pci-assignable-list`)",
-    );
+    return backendRemedy(backendState, pciRemedy);
   }
 }
 
-async function readDevice(store: Operations, backend: string, index: number): Promise<PassedThroughDevice> {
-  const host = `dev-${index}` as const;
-  const options = `opts-${index}` as const;
-  const nodes = await readNodes(store, backend, [host, options]);
-  const address = nodes[host];
-  if (address === undefined || !/^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/i.test(address)) {
-    throw new BadNode(`${backend}/${host}`, address, "a PCI address like 0000:03:00.0");
-  }
-  return { host: address.toLowerCase(), options: nodes[options] ?? "" };
+/** The one bus that libxl gives a domain, as it is now; `undefined` when it has none. @throws BadNode */
+export async function readPciBus(store: Operations): Promise<PciFrontend | undefined> {
+  if ((await store.tryReadText("device/pci/0/backend")) === undefined) return undefined;
+  return PciFrontend.read(store, 0);
+}
+
+/**
+ * One node after the other, so libxl may close a gap in the numbers meanwhile: what has gone is left out, and
+ * whoever waits is told by xenstore to look again.
+ */
+async function readDevices(store: Operations, backend: string): Promise<readonly PassedThroughDevice[]> {
+  const node = `${backend}/num_devs`;
+  const value = await store.tryReadText(node);
+  const count = value === undefined ? 0 : parseNumber(node, value, mostDevices);
+  const devices = Array.from({ length: count }, (_, index) => readDevice(store, backend, index));
+  return (await Promise.all(devices)).filter((device) => device !== undefined);
+}
+
+async function readDevice(
+  store: Operations,
+  backend: string,
+  index: number,
+): Promise<PassedThroughDevice | undefined> {
+  const kinds = ["dev", "vdev", "state", "opts"] as const;
+  const names = kinds.map((kind) => `${kind}-${index}` as const);
+  const values = await readNodes(store, backend, names);
+  const [dev, vdev, state, opts] = names.map((name) => values[name]);
+  if (dev === undefined) return undefined;
+  const device = readDeviceNodes({ dev, vdev, state, opts });
+  if (typeof device !== "string") return device;
+  const value = device === "dev" ? dev : vdev;
+  throw new BadNode(`${backend}/${device}-${index}`, value, "a PCI address like 0000:03:00.0");
 }

@@ -10,6 +10,7 @@ import { DiskErrors } from "../hotplug/disk-errors.ts";
 import { NicLinks } from "../hotplug/nic-links.ts";
 import { printable } from "../log/format.ts";
 import type { Log } from "../log/log.ts";
+import { Passthrough } from "../passthrough/passthrough.ts";
 import type { Platform, SignalName } from "../platform/port.ts";
 import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 import { qemuCommandLine } from "../qemu/arguments.ts";
@@ -81,6 +82,7 @@ export class Stubdom {
   #found: Frontends = noFrontends;
   readonly #outcomes = new Map<Frontend, FrontendOutcome>();
   #joints: readonly Joint[] = [];
+  #passthrough: Passthrough | undefined;
   #screen: Screen | undefined;
   #diskErrors: DiskErrors | undefined;
   /** What follows devices that come and go. */
@@ -131,6 +133,12 @@ export class Stubdom {
 
     this.#phases.enter("frontends");
     await this.#connectFrontends(store, dm, config);
+    const passthrough = new Passthrough(store, platform, log, config.pciDeadline, (text) =>
+      this.#complain(text),
+    );
+    this.#passthrough = passthrough;
+    // libxl adds devices when QEMU runs; these are named in device_model_args.
+    await Promise.all(dm.passthrough.map((host) => passthrough.answers(host)));
 
     this.#phases.enter("network");
     if (dm.nics.length > 0) {
@@ -159,14 +167,17 @@ export class Stubdom {
     this.#phases.enter("running");
     store.deadline = runningStoreDeadline;
     await this.#followDevices(store, dm, config, identity.target, qemu);
-    const takeOver = new Map([["xen-save-devices-state", new StateSaver(state, qemu.qmp).handler]]);
+    const save = "xen-save-devices-state";
+    const saver = new StateSaver(state, qemu.qmp);
+    const takeOver = new Map([[save, passthrough.unlessAssigned(save, saver.handler)]]);
+    const gates = new Map([["device_add", passthrough.beforeDeviceAdd]]);
     const connect = () => {
       this.#memory.look();
       const fd = platform.sockets.connectUnix(toolstackSocket);
       return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
     };
     this.#serve(store, "QMP", `${home}/qmp-vchan`, (client) =>
-      toolstackSession(client, { log, connect, takeOver, onCut: (problem) => this.#warn(problem) }),
+      toolstackSession(client, { log, connect, takeOver, gates, onCut: (problem) => this.#warn(problem) }),
     );
     this.#showScreen(store);
     this.#memory.look();
@@ -462,7 +473,7 @@ export class Stubdom {
           qemu: this.#commandLine.map(decodeText),
         };
       case "devices":
-        return this.#devices();
+        return [...this.#devices(), ...((await this.#passthrough?.list()) ?? [])];
       case "log":
         return this.log.recent;
       case "qmp": {
@@ -475,7 +486,9 @@ export class Stubdom {
   }
 
   #devices(): DeviceStatus[] {
-    return allFrontends(this.#found).map((frontend) => {
+    // Devices of the host come and go while the guest runs.
+    const lasting = allFrontends(this.#found).filter(({ kind }) => kind !== "pci");
+    return lasting.map((frontend) => {
       const outcome = this.#outcomes.get(frontend);
       const detail =
         outcome === undefined

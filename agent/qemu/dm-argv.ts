@@ -1,3 +1,4 @@
+import { type PciAddress, parsePciAddress } from "../frontends/pci-address.ts";
 import { ArgumentError } from "./errors.ts";
 import { optionValue, shown, splitOptions, toByteString } from "./text.ts";
 
@@ -45,6 +46,8 @@ export interface DmArguments {
   readonly disks: readonly string[];
   /** Character devices of the guest's serial ports, `/dev/hvc3`, in order. */
   readonly serials: readonly string[];
+  /** Devices of the host that QEMU opens at its start; libxl names none here, it adds them later by QMP. */
+  readonly passthrough: readonly PciAddress[];
   /** QEMU's state is to be restored before the guest goes on. */
   readonly restoring: boolean;
 }
@@ -103,6 +106,7 @@ export function readDmArguments(argv: readonly Uint8Array[], target: number): Dm
     nics: readNics(options),
     disks: [...new Set(options.flatMap(diskOf))],
     serials: serials.map(({ value }) => value),
+    passthrough: options.flatMap(hostDeviceOf),
     restoring: options.some(({ name, value }) => name === "incoming" && value === restorePlaceholder),
   };
 }
@@ -226,6 +230,19 @@ function isMac(text: string): boolean {
 function diskOf({ name, value }: DmOption): string[] {
   const file = name === "drive" ? optionValue(splitOptions(value), "file") : undefined;
   return file?.startsWith("/dev/") ? [file] : [];
+}
+
+function hostDeviceOf({ name, value, place: where }: DmOption): PciAddress[] {
+  const parts = name === "device" ? splitOptions(value) : [];
+  if (parts[0] !== "xen-pci-passthrough") return [];
+  const host = parsePciAddress(optionValue(parts, "hostaddr") ?? "");
+  if (host !== undefined) return [host];
+  throw new ArgumentError(
+    where,
+    shown(value),
+    "a passed-through device without hostaddr=, an address like 0000:03:00.0",
+    "give the device in pci=, not in device_model_args",
+  );
 }
 
 function place(number: number): string {

@@ -18,6 +18,18 @@ import {
  */
 export type CommandHandler = (args: JsonObject) => Promise<JsonValue>;
 
+/**
+ * What a command has to wait for before it is passed on, unchanged: resolves when it may go, rejects with why it
+ * is refused, as in {@link CommandHandler}. It must settle by itself: while it waits, the session stands still.
+ */
+export type CommandGate = (args: JsonObject) => Promise<void>;
+
+/** What the agent has to do with single commands, by their names. */
+export interface CommandRules {
+  readonly takeOver?: ReadonlyMap<string, CommandHandler>;
+  readonly gates?: ReadonlyMap<string, CommandGate>;
+}
+
 export interface SessionSummary {
   /** Who ended the session. `fault`: bytes that are not QMP, or a stream that broke. */
   readonly endedBy: "toolstack" | "qemu" | "fault";
@@ -32,15 +44,15 @@ export interface SessionSummary {
  * of one session can reach the next.
  *
  * All bytes pass unchanged, in order, no faster than the other side takes them, but for the commands named
- * in `takeOver`. Such a command waits until QEMU has answered every command before it; those after it wait
- * for its answer. Both streams are closed when the promise resolves; it never rejects.
+ * in the rules. One that is taken over, or that its gate refuses, waits until QEMU has answered every command
+ * before it; those after it wait for its answer. Both streams are closed when the promise resolves; it never rejects.
  */
 export function proxySession(
   toolstack: ByteStream,
   qemu: ByteStream,
-  takeOver: ReadonlyMap<string, CommandHandler> = new Map(),
+  rules: CommandRules = {},
 ): Promise<SessionSummary> {
-  return new Session(toolstack, qemu, takeOver).run();
+  return new Session(toolstack, qemu, rules).run();
 }
 
 class Session {
@@ -58,7 +70,7 @@ class Session {
   constructor(
     private readonly toolstack: ByteStream,
     private readonly qemu: ByteStream,
-    private readonly takeOver: ReadonlyMap<string, CommandHandler>,
+    private readonly rules: CommandRules,
   ) {}
 
   async run(): Promise<SessionSummary> {
@@ -96,26 +108,34 @@ class Session {
 
   async #command(message: Message): Promise<void> {
     this.#commands++;
-    const handler = this.#handlerOf(message);
+    const name = this.#nameOf(message);
+    const handler = this.rules.takeOver?.get(name);
+    const gate = this.rules.gates?.get(name);
+    let answer: Uint8Array | undefined;
     if (handler === undefined) {
-      this.#unanswered++;
-      return this.qemu.write(message.bytes);
+      answer = gate && (await refusalBy(gate, message));
+      if (this.#summary !== undefined) return;
+      if (answer === undefined) {
+        this.#unanswered++;
+        return this.qemu.write(message.bytes);
+      }
     }
     await this.#quiet();
     // The session may have ended meanwhile; a command that nobody waits for any more is not begun.
     if (this.#summary !== undefined) return;
-    const answer = await carryOut(message, handler);
-    await this.#send(answer);
+    if (handler !== undefined) answer = await carryOut(message, handler);
+    if (answer !== undefined) await this.#send(answer);
   }
 
-  #handlerOf(message: Message): CommandHandler | undefined {
-    if (this.takeOver.size === 0) return undefined;
+  /** Empty when there is nothing to do with commands, or this is none. */
+  #nameOf(message: Message): string {
+    if (!this.rules.takeOver?.size && !this.rules.gates?.size) return "";
     try {
       const name = message.lenientValue("execute");
-      return typeof name === "string" ? this.takeOver.get(name) : undefined;
+      return typeof name === "string" ? name : "";
     } catch (error) {
       // QEMU words the error for what is no JSON.
-      if (error instanceof QmpFramingError) return undefined;
+      if (error instanceof QmpFramingError) return "";
       throw error;
     }
   }
@@ -164,19 +184,39 @@ class Session {
 }
 
 async function carryOut(message: Message, handler: CommandHandler): Promise<Uint8Array> {
+  try {
+    return answerTo(message, `"return": ${JSON.stringify(await handler(argumentsOf(message)))}`);
+  } catch (error) {
+    return refusal(message, error);
+  }
+}
+
+/** `undefined` when the gate lets the command pass. */
+async function refusalBy(gate: CommandGate, message: Message): Promise<Uint8Array | undefined> {
+  try {
+    await gate(argumentsOf(message));
+    return undefined;
+  } catch (error) {
+    return refusal(message, error);
+  }
+}
+
+function argumentsOf(message: Message): JsonObject {
+  const args = message.lenientValue("arguments") ?? {};
+  if (!isJsonObject(args)) throw new Error("QMP input member 'arguments' must be an object");
+  return args;
+}
+
+function refusal(message: Message, error: unknown): Uint8Array {
+  const { class: name, desc } =
+    error instanceof QmpCommandError
+      ? { class: error.errorClass, desc: error.description }
+      : { class: "GenericError", desc: error instanceof Error ? error.message : String(error) };
+  return answerTo(message, `"error": ${JSON.stringify({ class: name, desc })}`);
+}
+
+function answerTo(message: Message, outcome: string): Uint8Array {
   const id = message.raw("id");
   const idMember = id === undefined ? [] : [encodeText(', "id": '), id];
-  let outcome: string;
-  try {
-    const args = message.lenientValue("arguments") ?? {};
-    if (!isJsonObject(args)) throw new Error("QMP input member 'arguments' must be an object");
-    outcome = `"return": ${JSON.stringify(await handler(args))}`;
-  } catch (error) {
-    const refusal =
-      error instanceof QmpCommandError
-        ? { class: error.errorClass, desc: error.description }
-        : { class: "GenericError", desc: error instanceof Error ? error.message : String(error) };
-    outcome = `"error": ${JSON.stringify(refusal)}`;
-  }
   return concatBytes([encodeText(`{${outcome}`), ...idMember, encodeText("}\r\n")]);
 }

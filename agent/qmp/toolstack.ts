@@ -1,20 +1,19 @@
 import type { Logger } from "../log/logger.ts";
 import type { ByteStream } from "../platform/stream.ts";
-import { type CommandHandler, proxySession } from "./proxy.ts";
+import { type CommandRules, proxySession } from "./proxy.ts";
 
-export interface ToolstackOptions {
+export interface ToolstackOptions extends CommandRules {
   readonly log: Logger;
   /** A new connection to QEMU's monitor for the toolstack, not yet greeted. */
   connect(): ByteStream;
   /** Told what cut a session short, once for each. */
   readonly onCut?: (problem: string) => void;
-  readonly takeOver?: ReadonlyMap<string, CommandHandler>;
 }
 
 /** A session of the toolstack with QEMU, as {@link VchanServerOptions.session} wants it. */
 export async function toolstackSession(
   toolstack: ByteStream,
-  { log, connect, takeOver, onCut = (problem) => log.warn({}, problem) }: ToolstackOptions,
+  { log, connect, onCut = (problem) => log.warn({}, problem), ...rules }: ToolstackOptions,
 ): Promise<boolean> {
   let qemu: ByteStream;
   try {
@@ -26,7 +25,7 @@ export async function toolstackSession(
     toolstack.close();
     return false;
   }
-  const { endedBy, error, commands } = await proxySession(toolstack, qemu, takeOver);
+  const { endedBy, error, commands } = await proxySession(toolstack, qemu, rules);
   if (endedBy === "toolstack") log.debug({ commands }, `QMP: a session of ${commands} commands ended`);
   else if (endedBy === "qemu") onCut(`QMP: QEMU cut a session of ${commands} commands; see its lines above`);
   else {

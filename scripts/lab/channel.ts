@@ -15,15 +15,15 @@ import { LabError } from "./errors.ts";
 
 /** To dom0. OPEN: JSON {argv, cwd?, env?, pty?: {rows, columns}}; SIGNAL: u8; RESIZE: rows u16, columns u16. */
 const OPEN = 1;
-const DATA = 2;
-const EOF = 3;
-const SIGNAL = 4;
+export const DATA = 2;
+export const EOF = 3;
+export const SIGNAL = 4;
 const RESIZE = 5;
 const PING = 6;
 /** From dom0. EXIT: JSON {code} | {signal} | {error}; PONG: the payload of its PING. */
-const STDOUT = 17;
-const STDERR = 18;
-const EXIT = 19;
+export const STDOUT = 17;
+export const STDERR = 18;
+export const EXIT = 19;
 const PONG = 20;
 
 const HEADER = 9;

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
 import type { RemoteProcess } from "./channel.ts";
 import { EmulatorFault, LabError, RemoteFailure, Timeout } from "./errors.ts";
-import { type LabHost, lineSplitter } from "./host.ts";
+import { lineSplitter, type XenHost } from "./xen-host.ts";
 import { parseXenstoreLs } from "./xenstore-ls.ts";
 import { type XlDisk, type XlGuest, type XlStubdom, xlConfig } from "./xl-config.ts";
 
@@ -40,10 +40,10 @@ export interface GuestOptions extends Partial<Omit<XlGuest, "stubdom">> {
   readonly createArgs?: readonly string[];
 }
 
-const installed = new WeakMap<LabHost, Promise<void>>();
+const installed = new WeakMap<XenHost, Promise<void>>();
 
 /** Copies the stub domain's image into dom0, once a host. */
-export function installStubdom(host: LabHost): Promise<void> {
+export function installStubdom(host: XenHost): Promise<void> {
   const before = installed.get(host);
   if (before !== undefined) return before;
   const copy = async (): Promise<void> => {
@@ -62,7 +62,7 @@ export function stubdomSettings(choice: GuestOptions["stubdom"] = true): XlStubd
 }
 
 /** Copies the guest's images into dom0 and gives its configuration's text. */
-export async function prepareGuest(host: LabHost, options: GuestOptions): Promise<string> {
+export async function prepareGuest(host: XenHost, options: GuestOptions): Promise<string> {
   const { images = {}, disks = [], stubdom: choice, timeout, onSerial, createArgs, ...guest } = options;
   const stubdom = stubdomSettings(choice);
   if (stubdom !== undefined) await installStubdom(host);
@@ -81,7 +81,7 @@ export async function prepareGuest(host: LabHost, options: GuestOptions): Promis
 }
 
 /** Creates a guest; resolves when `xl create` has returned. Rejects with what `xl` and QEMU said. */
-export async function createGuest(host: LabHost, options: GuestOptions): Promise<Guest> {
+export async function createGuest(host: XenHost, options: GuestOptions): Promise<Guest> {
   const config = await prepareGuest(host, options);
   const path = `/root/${options.name}/guest.cfg`;
   await host.push(Buffer.from(config), path);
@@ -100,22 +100,22 @@ export async function createGuest(host: LabHost, options: GuestOptions): Promise
   return new Guest(host, options.name, Date.now() - began, options.stubdom !== false, options.onSerial);
 }
 
-function emulatorSays(host: LabHost): string {
+function emulatorSays(host: XenHost): string {
   const faults = host.guestFaults;
   return faults.length === 0 ? "" : `the emulator killed a guest: ${faults.join("; ")}\n`;
 }
 
-async function dmLog(host: LabHost, name: string): Promise<string> {
+async function dmLog(host: XenHost, name: string): Promise<string> {
   return (await host.run(["cat", `/var/log/xen/qemu-dm-${name}.log`], { accept: "any" })).stdout;
 }
 
 /** Path -> value of all below a path of dom0's xenstore; empty if there is none. */
-export async function xenstoreLs(host: LabHost, path: string): Promise<Record<string, string>> {
+export async function xenstoreLs(host: XenHost, path: string): Promise<Record<string, string>> {
   return parseXenstoreLs((await host.run(["xenstore-ls", "-f", path], { accept: "any" })).stdout);
 }
 
 /** One value, `undefined` if there is none. */
-export async function xenstoreRead(host: LabHost, path: string): Promise<string | undefined> {
+export async function xenstoreRead(host: XenHost, path: string): Promise<string | undefined> {
   const { status, stdout } = await host.run(["xenstore-read", path], { accept: "any" });
   return status === 0 ? stdout.replace(/\n$/, "") : undefined;
 }
@@ -134,7 +134,7 @@ export class Guest {
   #partial = "";
 
   constructor(
-    readonly host: LabHost,
+    readonly host: XenHost,
     readonly name: string,
     /** Milliseconds that `xl create` took. */
     readonly createTime: number,

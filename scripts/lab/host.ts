@@ -18,18 +18,11 @@ import { run } from "../../bundler/exec.ts";
 import { progress } from "../../bundler/progress.ts";
 import { ControlChannel, type OpenOptions, type RemoteProcess } from "./channel.ts";
 import { type Dom0Image, type Dom0Release, dom0Image } from "./dom0-image.ts";
-import {
-  EmulatorFault,
-  HostCrash,
-  type HostFault,
-  HostStall,
-  LabError,
-  RemoteFailure,
-  Timeout,
-} from "./errors.ts";
+import { EmulatorFault, HostCrash, type HostFault, HostStall, LabError } from "./errors.ts";
 import { type MachineOptions, machineArguments } from "./machine.ts";
 import { openMonitor } from "./monitor.ts";
 import { labTools, type Tools } from "./tools.ts";
+import { withTimeout, XenHost } from "./xen-host.ts";
 
 export interface HostOptions extends MachineOptions {
   readonly dom0?: Dom0Release;
@@ -43,22 +36,6 @@ export interface HostOptions extends MachineOptions {
   readonly onConsole?: (line: string) => void;
 }
 
-export interface RunOptions extends OpenOptions {
-  /** Seconds; the command is killed when they are over. */
-  readonly timeout?: number;
-  /** Called for each line, of standard output and error, without its end. */
-  readonly onLine?: (line: string) => void;
-  readonly input?: string | Uint8Array;
-  /** Statuses that are no failure; by default 0 alone. `"any"`: the caller looks at the status. */
-  readonly accept?: readonly number[] | "any";
-}
-
-export interface RunResult {
-  readonly status: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
 type Environment = Readonly<Record<string, string>>;
 
 /** Files of a running host's directory. */
@@ -69,7 +46,6 @@ const SAVED_DISK = "disk.qcow2";
 const SAVED_STATE = "state";
 
 const SECOND = 1000;
-const DEFAULT_TIMEOUT = 120;
 const BOOT_TIMEOUT = 300;
 /** Milliseconds until a saved machine is loaded. */
 const LOAD_TIMEOUT = 60 * SECOND;
@@ -85,11 +61,11 @@ const OF_A_GUEST = /^\(d\d+/;
 /** A guest that dies like this was killed by the emulator; the host lives on. */
 const GUEST_FAULT = /Triple fault - invoking HVM shutdown|unexpected VMEXIT|vmexit failure/i;
 
-export class LabHost {
+export class LabHost extends XenHost {
   /** Logs and sockets of this host. */
   readonly directory: string;
   /** Console of Xen and dom0. */
-  readonly log: string;
+  override readonly log: string;
   /** From start to the first answer of dom0, in milliseconds. */
   bootTime = 0;
   readonly release: Dom0Release;
@@ -106,6 +82,7 @@ export class LabHost {
   readonly #guestFaults: string[] = [];
 
   private constructor(options: HostOptions, directory: string, command: readonly string[], env: Environment) {
+    super();
     this.release = options.dom0 ?? "trixie";
     this.directory = directory;
     this.#ownDirectory = options.directory === undefined;
@@ -211,39 +188,8 @@ export class LabHost {
     return host;
   }
 
-  /**
-   * Runs a command in dom0, a string by `sh -c`. Rejects with {@link RemoteFailure} on another status than 0
-   * (see `accept`), with {@link Timeout}, or with a {@link HostFault} if the host ends meanwhile.
-   */
-  async run(command: string | readonly string[], options: RunOptions = {}): Promise<RunResult> {
-    const process = this.spawn(command, options);
-    const output = { stdout: "", stderr: "" };
-    for (const name of ["stdout", "stderr"] as const) {
-      const lines = lineSplitter(options.onLine ?? (() => {}));
-      const decoder = new TextDecoder();
-      process.on(name, (chunk: Buffer) => {
-        const text = decoder.decode(chunk, { stream: true });
-        output[name] += text;
-        lines(text);
-      });
-    }
-    process.end(options.input === undefined ? undefined : Buffer.from(options.input));
-    const seconds = options.timeout ?? DEFAULT_TIMEOUT;
-    const words = typeof command === "string" ? command : command.join(" ");
-    const status = await withTimeout(process.exited, seconds * SECOND, () => {
-      process.kill(9);
-      const said = `${output.stdout}${output.stderr}`.trimEnd().split("\n").slice(-10).join("\n");
-      return this.#fault ?? new Timeout(`in dom0: ${words}: not done after ${seconds} s\n${said}`);
-    });
-    const accept = options.accept ?? [0];
-    if (accept !== "any" && !accept.includes(status)) {
-      throw new RemoteFailure(words, status, output.stdout, output.stderr);
-    }
-    return { status, ...output };
-  }
-
   /** Starts a command in dom0 and leaves its streams to the caller. */
-  spawn(command: string | readonly string[], options: OpenOptions = {}): RemoteProcess {
+  override spawn(command: string | readonly string[], options: OpenOptions = {}): RemoteProcess {
     const argv = typeof command === "string" ? ["/bin/sh", "-c", command] : command;
     if (this.#channel === undefined) throw this.#fault ?? new HostCrash("the host is not up", this.log);
     const { cwd, env, pty } = options;
@@ -254,30 +200,12 @@ export class LabHost {
     });
   }
 
-  /** Copies a file, or bytes, into dom0. Directories on the way are made. */
-  async push(source: string | Uint8Array, remote: string): Promise<void> {
-    const data = typeof source === "string" ? readFileSync(source) : source;
-    const script = 'mkdir -p "$(dirname "$1")" && cat > "$1"';
-    await this.run(["/bin/sh", "-c", script, "push", remote], { input: data, timeout: 300 });
-  }
-
-  /** A file of dom0. */
-  async pull(remote: string): Promise<Buffer> {
-    const process = this.spawn(["/bin/cat", remote]);
-    const chunks: Buffer[] = [];
-    let errors = "";
-    process.on("stdout", (chunk) => chunks.push(Buffer.from(chunk)));
-    process.on("stderr", (chunk) => {
-      errors += chunk.toString();
-    });
-    process.end();
-    const status = await withTimeout(process.exited, 300 * SECOND, () => new Timeout(`pull ${remote}`));
-    if (status !== 0) throw new RemoteFailure(`cat ${remote}`, status, "", errors);
-    return Buffer.concat(chunks);
+  protected override get fault(): Error | undefined {
+    return this.#fault;
   }
 
   /** Lines of Xen's log that tell of a guest killed by the emulated processor, since the host started. */
-  get guestFaults(): readonly string[] {
+  override get guestFaults(): readonly string[] {
     this.#pollConsole();
     return this.#guestFaults;
   }
@@ -288,7 +216,7 @@ export class LabHost {
   }
 
   /** Ends the host, without ceremony: its disk was never written. May be called twice. */
-  async stop(): Promise<void> {
+  override async stop(): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#watchdog);
     this.#channel?.close(new HostCrash("the host was stopped", this.log));
@@ -404,27 +332,4 @@ function savedHost(options: HostOptions, tools: Tools, image: Dom0Image): Promis
 
 function sleep(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
-}
-
-/** `work`, or a rejection with what `late` gives when it takes too long. */
-export async function withTimeout<T>(work: Promise<T>, milliseconds: number, late: () => Error): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const expired = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(late()), milliseconds);
-  });
-  try {
-    return await Promise.race([work, expired]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** Calls back for each whole line of a text that comes in pieces. */
-export function lineSplitter(onLine: (line: string) => void): (text: string) => void {
-  let rest = "";
-  return (text) => {
-    const lines = (rest + text).split(/\r?\n/);
-    rest = lines.pop() ?? "";
-    for (const line of lines) onLine(line);
-  };
 }

@@ -17,6 +17,37 @@ export interface MachineOptions {
   readonly deterministic?: boolean;
 }
 
+/** Devices that a machine can have to be passed through, by where dom0 finds each: slots that QEMU gives nobody. */
+export const PASSTHROUGH = {
+  /** Conventional PCI, one interrupt line; dom0 has the other end of its cable as a virtio NIC. */
+  e1000: "0000:00:10.0",
+  /** MSI-X, its table in the same BAR as its registers. */
+  nvme: "0000:00:11.0",
+} as const;
+
+/** MAC addresses of the passed-through e1000 and of dom0's NIC at the other end of its cable. */
+export const CABLE = { e1000: "52:54:00:00:03:01", dom0: "52:54:00:00:03:02" } as const;
+
+/**
+ * Further arguments for QEMU: an IOMMU that Xen takes for passthrough (QEMU emulates AMD's well enough, Intel's
+ * not for this processor), and the devices of {@link PASSTHROUGH}.
+ *
+ * @param nvmeImage raw image behind the NVMe disk, which is written to
+ */
+export function passthroughDevices(nvmeImage: string): string[] {
+  const at = (address: string) => `addr=${address.replace(/^.*:/, "")}`;
+  const values: readonly (readonly [string, string])[] = [
+    ["-device", "amd-iommu,intremap=on"],
+    ["-netdev", "hubport,id=cable0,hubid=1"],
+    ["-netdev", "hubport,id=cable1,hubid=1"],
+    ["-device", `e1000,netdev=cable0,mac=${CABLE.e1000},${at(PASSTHROUGH.e1000)}`],
+    ["-device", `virtio-net-pci,netdev=cable1,mac=${CABLE.dom0},romfile=`],
+    ["-drive", `if=none,id=passed,file=${nvmeImage.replaceAll(",", ",,")},format=raw,cache=unsafe`],
+    ["-device", `nvme,drive=passed,serial=passed,${at(PASSTHROUGH.nvme)}`],
+  ];
+  return values.flat();
+}
+
 /** What the machine needs to run, beside its definition. */
 export interface MachineFiles {
   /** Gets the console of Xen and dom0. */

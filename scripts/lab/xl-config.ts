@@ -21,6 +21,13 @@ export interface XlNic {
   readonly bridge?: string;
 }
 
+export interface XlPci {
+  /** On the host: `0000:03:00.0`. */
+  readonly address: string;
+  /** The guest's QEMU may write all of its configuration space. */
+  readonly permissive?: boolean;
+}
+
 export interface XlStubdom {
   /** Paths in dom0. */
   readonly kernel: string;
@@ -37,6 +44,8 @@ export interface XlGuest {
   readonly vcpus?: number;
   readonly disks?: readonly XlDisk[];
   readonly nics?: readonly XlNic[];
+  /** Devices of the host; they have to be assignable. */
+  readonly pci?: readonly XlPci[];
   /** What the guest's serial ports are connected to. */
   readonly serials?: readonly string[];
   /** Without it QEMU runs in dom0. */
@@ -78,6 +87,11 @@ export function nicSpec({ mac, model, bridge }: XlNic): string {
   );
 }
 
+/** xl-pci-configuration(5); the same text is what `xl pci-attach` takes. */
+export function pciSpec({ address, permissive = false }: XlPci): string {
+  return permissive ? `${address},permissive=1` : address;
+}
+
 /** The configuration's text. */
 export function xlConfig(guest: XlGuest): string {
   const { stubdom, serials = ["pty"] } = guest;
@@ -93,6 +107,8 @@ export function xlConfig(guest: XlGuest): string {
     vnc: false,
     disk: (guest.disks ?? []).map(diskSpec),
     vif: (guest.nics ?? []).map(nicSpec),
+    // Not an empty list: that is how captured configurations look.
+    ...(guest.pci === undefined ? {} : { pci: guest.pci.map(pciSpec) }),
   };
   if (stubdom !== undefined) {
     lines.device_model_stubdomain_override = true;

@@ -23,11 +23,12 @@ const rooms: Record<string, readonly string[]> = {
   qmp: ["bytes", "platform", "log"],
   hotplug: ["platform", "log", "xenstore", "frontends", "qmp"],
   savestate: ["bytes", "platform", "log", "qmp", "xenstore", "frontends"],
+  passthrough: ["platform", "log", "qmp", "xenstore", "frontends"],
   screen: ["bytes", "platform", "log", "qmp", "frontends", "xenstore", "config"],
   dom0: ["bytes", "platform", "log", "xenstore", "savestate", "qmp"],
   init: [
     ...["bytes", "platform", "log", "xenstore", "frontends", "config", "qemu", "qmp"],
-    ...["savestate", "screen", "hotplug"],
+    ...["savestate", "screen", "hotplug", "passthrough"],
   ],
   cli: ["bytes", "platform", "log", "xenstore", "init", "savestate", "dom0", "qmp", "yargs"],
 };

@@ -61,6 +61,12 @@ export class StubdomTree {
     this.#backend("pci", 0, nodes);
   }
 
+  /** As xen-pciback does it: it has put the device of that position at an address of the stub domain. */
+  exportPci(index: number, local: string): void {
+    this.daemon.set(`${this.backend("pci", 0)}/vdev-${index}`, local);
+    this.daemon.set(`${this.backend("pci", 0)}/state-${index}`, "3");
+  }
+
   backend(kind: string, id: number): string {
     return `/local/domain/0/backend/${kind}/${stubdomId}/${id}`;
   }

@@ -12,17 +12,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { createGuest, Guest, installStubdom } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
+import { helperLog, installHelper, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import {
-  expectNoLeaks,
-  expectWorking,
-  helperLog,
-  installHelper,
-  prepareNetwork,
-  startHelper,
-  stopHelper,
-  workload,
-} from "./save-support.ts";
+import { expectNoLeaks, expectWorking, prepareNetwork, workload } from "./save-support.ts";
 
 const rounds = Number(process.env.LINUX_STUBDOM_MIGRATIONS ?? 5);
 const port = 7001;

@@ -1,37 +1,8 @@
 /** What the tests of saving, restoring and migrating share. */
 
-import { join } from "node:path";
 import { expect } from "vitest";
-import { PROJECT } from "../../bundler/paths.ts";
 import type { Guest } from "../../scripts/lab/guest.ts";
 import type { LabHost } from "../../scripts/lab/host.ts";
-
-const program = "/usr/local/sbin/stubdom";
-const log = "/var/log/xen/stubdom-helper.log";
-
-/** Copies the program into dom0; `stubdom dom0 serve` is started by {@link startHelper}. */
-export async function installHelper(host: LabHost): Promise<void> {
-  await host.push(join(PROJECT, "dist/stubdom"), program);
-  await host.run(`chmod 755 ${program}`);
-}
-
-/** Starts the helper; resolves when it serves. */
-export async function startHelper(host: LabHost, options = ""): Promise<void> {
-  await host.run(`setsid ${program} dom0 serve --debug ${options} >>${log} 2>&1 </dev/null &`);
-  await host.run(
-    `for i in $(seq 100); do ${program} dom0 status | grep -q 'helper runs' && exit 0; sleep 0.2; done; exit 1`,
-  );
-}
-
-/** Ends the helper with a signal; resolves when it has gone. */
-export async function stopHelper(host: LabHost, signal: "TERM" | "KILL" = "TERM"): Promise<void> {
-  const script = `pid=$(pgrep -xo stubdom) || exit 0; kill -${signal} $pid; while [ -d /proc/$pid ]; do sleep 0.1; done`;
-  await host.run(script, { timeout: 60 });
-}
-
-export async function helperLog(host: LabHost): Promise<string> {
-  return (await host.run(["cat", log], { accept: "any" })).stdout;
-}
 
 /** Nothing of any transfer is left in dom0: no loop device of ours, no node, no file. */
 export async function expectNoLeaks(host: LabHost): Promise<void> {

@@ -9,17 +9,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { createGuest, Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
+import { helperLog, installHelper, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import {
-  expectNoLeaks,
-  expectWorking,
-  helperLog,
-  installHelper,
-  prepareNetwork,
-  startHelper,
-  stopHelper,
-  workload,
-} from "./save-support.ts";
+import { expectNoLeaks, expectWorking, prepareNetwork, workload } from "./save-support.ts";
 
 const cycles = Number(process.env.LINUX_STUBDOM_SAVE_CYCLES ?? 30);
 let host: LabHost;

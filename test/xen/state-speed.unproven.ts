@@ -9,8 +9,8 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
+import { installHelper, startHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { installHelper, startHelper } from "./save-support.ts";
 import { inStubdom, withShell } from "./support.ts";
 
 const KIB = 1024;

@@ -35,6 +35,7 @@ export const realClock = clockOf(1);
 
 function clockOf(speed: number): Clock {
   return {
+    started: 0,
     now: () => performance.now() * speed,
     setTimer(milliseconds, fire) {
       const timer = setTimeout(fire, milliseconds / speed);

@@ -4,6 +4,7 @@ import { decodeVirtualDevice, linuxBlockName } from "../../../agent/frontends/bl
 import { announcePrimaryConsole } from "../../../agent/frontends/console.ts";
 import { allFrontends, discoverFrontends } from "../../../agent/frontends/discover.ts";
 import { BadNode } from "../../../agent/frontends/errors.ts";
+import { formatPciAddress } from "../../../agent/frontends/pci-address.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { FakeClock } from "../../fakes/clock.ts";
 import { home, StubdomTree, stubdomId } from "../../fakes/stubdom-tree.ts";
@@ -95,7 +96,10 @@ describe("discovery", () => {
       [2, "restore", undefined, false, "/dev/hvc2"],
       [3, "serial", "pty", true, "/dev/hvc3"],
     ]);
-    expect(found.pci[0]?.devices.map((device) => device.host)).toEqual(["0000:03:00.0", "0000:0a:1f.7"]);
+    expect(found.pci[0]?.devices.map(({ host }) => formatPciAddress(host))).toEqual([
+      "0000:03:00.0",
+      "0000:0a:1f.7",
+    ]);
     expect(found.framebuffers).toHaveLength(1);
     expect(found.keyboards).toHaveLength(1);
     expect(allFrontends(found)).toHaveLength(2 + 2 + 1 + 1 + 1 + 4);
@@ -166,8 +170,8 @@ describe("discovery", () => {
     tree.disk(768, "hda", { mode: "x" });
     await expect(discoverFrontends(client)).rejects.toThrow(/mode holds "x", where "r" or "w" belongs/);
     daemon.set(`${tree.backend("vbd", 768)}/mode`, "w");
-    tree.pci("03:00.0");
-    await expect(discoverFrontends(client)).rejects.toThrow(/dev-0 holds "03:00.0"/);
+    tree.pci("03:00.8");
+    await expect(discoverFrontends(client)).rejects.toThrow(/dev-0 holds "03:00.8"/);
   });
 
   it("refuses more devices than can be", async () => {

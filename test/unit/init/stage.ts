@@ -12,6 +12,7 @@ import {
 import { DescriptorStream } from "../../../agent/platform/stream.ts";
 import { FakeClock, settle } from "../../fakes/clock.ts";
 import { FakeDescriptors } from "../../fakes/descriptors.ts";
+import { FakePciSysfs } from "../../fakes/pci.ts";
 import { FakeFiles, fakePlatform } from "../../fakes/platform.ts";
 import { FakeQemuMonitor, type FakeQemuOptions } from "../../fakes/qemu.ts";
 import { FakeVchans } from "../../fakes/vchan.ts";
@@ -36,6 +37,8 @@ export interface StageOptions extends FakeQemuOptions {
   readonly dies?: readonly string[];
   readonly quits?: boolean;
   readonly commandLine?: string;
+  /** Words behind those that libxl wrote: device_model_args. */
+  readonly moreArguments?: readonly string[];
   /** The console takes nothing for so long. */
   readonly log?: { flush(): Promise<void> };
 }
@@ -52,6 +55,7 @@ export class Stage {
   readonly kernel = new FakeDescriptors();
   readonly files = new FakeFiles();
   readonly vchans = new FakeVchans();
+  readonly pci = new FakePciSysfs();
   readonly bus: FakeXenbus;
   readonly log: Log;
   /** `level: message`, in order. */
@@ -126,6 +130,28 @@ export class Stage {
     return `/local/domain/${this.captured.stubdom}`;
   }
 
+  /** As libxl and xen-pciback do it: gives this domain a device of the host, shown at an address here. */
+  assignPci(host: string, local: string, options = "permissive=0"): void {
+    const { stubdom } = this.captured;
+    const backend = `/local/domain/0/backend/pci/${stubdom}/0`;
+    this.daemon.set(backend, "");
+    this.daemon.permit(backend, [
+      { domid: 0, access: "none" },
+      { domid: stubdom, access: "read" },
+    ]);
+    const nodes = {
+      num_devs: "1",
+      "dev-0": host,
+      "vdev-0": local,
+      "state-0": "3",
+      "opts-0": options,
+      state: "4",
+    };
+    for (const [name, value] of Object.entries(nodes)) this.daemon.set(`${backend}/${name}`, value);
+    this.daemon.set(`${this.home}/device/pci/0/backend`, backend, stubdom);
+    this.daemon.set(`${this.home}/device/pci/0/state`, "3", stubdom);
+  }
+
   /** What dom0 sees of the agent. */
   agent(node: string): string | undefined {
     return this.daemon.get(`${this.home}/device-model/${this.captured.target}/agent/${node}`);
@@ -185,7 +211,7 @@ export class Stage {
     readable(`/local/domain/${target}/vm`);
     daemon.set(this.argvPath, "");
     readable(this.argvPath);
-    for (const [index, argument] of captured.argv.entries()) {
+    for (const [index, argument] of [...captured.argv, ...(this.options.moreArguments ?? [])].entries()) {
       const path = `${this.argvPath}/${String(index + 1).padStart(3, "0")}`;
       daemon.set(path, argument);
       readable(path);
@@ -233,6 +259,8 @@ export class Stage {
   #platform(): Platform {
     const { kernel, bus, vchans, options } = this;
     const xenbus = this.#other("xenbus");
+    const pci = this.pci.pieces;
+    const isPci = (fd: number) => fd >= FakePciSysfs.eventsDescriptor;
     const isRing = (fd: number) => fd >= 100 && fd < firstOther;
     const inbox: Uint8Array[] = [];
     let atEnd = false;
@@ -257,12 +285,18 @@ export class Stage {
         },
       },
       descriptors: {
-        open: (path) => (path === "/dev/xen/xenbus" ? xenbus : this.#other(path)),
+        open: (path) => {
+          if (path.startsWith("/sys/bus/pci/")) return pci.descriptors.open(path);
+          return path === "/dev/xen/xenbus" ? xenbus : this.#other(path);
+        },
+        seek: (fd, offset) => pci.descriptors.seek(fd, offset),
         close: (fd) => {
+          if (isPci(fd)) return pci.descriptors.close(fd);
           if (fd === xenbus) bus.close();
           else if (fd < firstOther) kernel.close(fd);
         },
         read: (fd, into) => {
+          if (isPci(fd)) return pci.descriptors.read(fd, into);
           if (fd !== xenbus) return kernel.read(fd, into);
           const chunk = inbox.shift();
           if (chunk === undefined) return atEnd ? 0 : null;
@@ -275,6 +309,7 @@ export class Stage {
           return from.length;
         },
         onReadable: (fd, handler) => {
+          if (isPci(fd)) return pci.descriptors.onReadable(fd, handler);
           if (isRing(fd)) return vchans.descriptors.onReadable(fd, handler);
           if (fd >= firstOther && fd !== xenbus) return;
           if (fd !== xenbus) return kernel.onReadable(fd, handler);
@@ -297,7 +332,7 @@ export class Stage {
           return ours;
         },
         terminalRaw() {},
-        kernelEvents: () => this.#other("kernel events"),
+        kernelEvents: () => pci.sockets.kernelEvents(),
       },
       processes: {
         spawn: (spawned) => this.#spawn(spawned),

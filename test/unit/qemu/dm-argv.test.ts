@@ -65,6 +65,22 @@ describe("what is read", () => {
     });
   });
 
+  test("devices of the host that QEMU is to open at its start", () => {
+    const device = "-device xen-pci-passthrough,hostaddr";
+    const dm = read(
+      `-xen-domid 5 ${device}=0000:03:00.1,permissive=on -device e1000,id=x ${device}=4:1f.7 -name xen-pci-passthrough`,
+    );
+    expect(dm.passthrough).toEqual([
+      { domain: 0, bus: 3, slot: 0, function: 1 },
+      { domain: 0, bus: 4, slot: 31, function: 7 },
+    ]);
+    for (const wrong of ["-device xen-pci-passthrough,id=x", `${device}=03:20.0`]) {
+      expect(problem(() => read(`-xen-domid 5 ${wrong}`)).message).toMatch(
+        /dm-argv\/003 "xen-pci.*: a passed-through device without hostaddr=.*pci=/,
+      );
+    }
+  });
+
   test("a value that looks like an option is a value, as in QEMU", () => {
     const dm = read("-name -incoming -xen-domid 5 -nodefaults -append -drive word --no-shutdown");
     expect(dm.options.map(({ name, value }) => [name, value])).toEqual([

@@ -3,7 +3,7 @@ import { concatBytes } from "../../../agent/bytes/bytes.ts";
 import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
 import { QmpCommandError, QmpFramingError } from "../../../agent/qmp/errors.ts";
 import type { JsonValue } from "../../../agent/qmp/framing.ts";
-import { type CommandHandler, proxySession } from "../../../agent/qmp/proxy.ts";
+import { type CommandGate, type CommandHandler, proxySession } from "../../../agent/qmp/proxy.ts";
 import { settle } from "../../fakes/clock.ts";
 import { FakeQemuMonitor, type FakeQemuOptions, greeting } from "../../fakes/qemu.ts";
 import { type MemoryEnd, memoryStream } from "../../fakes/stream.ts";
@@ -43,13 +43,19 @@ class Toolstack {
   }
 }
 
-function session(takeOver: Record<string, CommandHandler> = {}, options: FakeQemuOptions = {}) {
+function session(
+  takeOver: Record<string, CommandHandler> = {},
+  options: FakeQemuOptions & { gates?: Record<string, CommandGate> } = {},
+) {
   const [toolstackEnd, toolstackSide] = memoryStream({ seed: 3 });
   const [qemuSide, qemuEnd] = memoryStream({ seed: 4 });
   return {
     toolstack: new Toolstack(toolstackEnd),
     qemu: new FakeQemuMonitor(qemuEnd, options),
-    summary: proxySession(toolstackSide, qemuSide, new Map(Object.entries(takeOver))),
+    summary: proxySession(toolstackSide, qemuSide, {
+      takeOver: new Map(Object.entries(takeOver)),
+      gates: new Map(Object.entries(options.gates ?? {})),
+    }),
     ends: [toolstackSide, qemuSide],
   };
 }
@@ -61,7 +67,7 @@ function bareSession(takeOver: Record<string, CommandHandler> = {}, largestPiece
   return {
     toolstack: new Toolstack(toolstackEnd),
     qemu: new Toolstack(qemuEnd),
-    summary: proxySession(toolstackSide, qemuSide, new Map(Object.entries(takeOver))),
+    summary: proxySession(toolstackSide, qemuSide, { takeOver: new Map(Object.entries(takeOver)) }),
     ends: [toolstackSide, qemuSide],
   };
 }
@@ -299,5 +305,69 @@ describe("taking over a command", () => {
     finish();
     await summary;
     expect(ends.every(({ closed }) => closed)).toBe(true);
+  });
+});
+
+describe("a gate", () => {
+  const opening = () => {
+    let open: () => void = () => {};
+    const waited: JsonValue[] = [];
+    const gate: CommandGate = (args) => {
+      waited.push(args);
+      return new Promise((resolve) => {
+        open = resolve;
+      });
+    };
+    return { gate, waited, open: () => open() };
+  };
+
+  test("holds its command and those after it, and lets it pass as it was", async () => {
+    const { gate, waited, open } = opening();
+    const { toolstack, qemu, summary } = session(
+      {},
+      { gates: { device_add: gate }, execute: (command, args) => ({ command, args }) },
+    );
+    await toolstack.send(
+      `{"execute":"qmp_capabilities"}{'execute':'device_add', "arguments":{"id":"x"},"id":7}{"execute":"query-pci","id":8}`,
+    );
+    for (let round = 0; round < 50; round++) await settle();
+    expect([waited, qemu.received]).toEqual([[{ id: "x" }], ["qmp_capabilities"]]);
+    open();
+    await toolstack.until('"id":8');
+    expect(qemu.received).toEqual(["qmp_capabilities", "device_add", "query-pci"]);
+    expect(toolstack.lines.at(-2)).toBe('{"return":{"command":"device_add","args":{"id":"x"}},"id":7}');
+    toolstack.stream.close();
+    expect(await summary).toEqual({ endedBy: "toolstack", commands: 3 });
+  });
+
+  test("refuses in QEMU's place, after the answers to what came before", async () => {
+    const { toolstack, qemu, summary } = session(
+      {},
+      { gates: { device_add: () => Promise.reject(new Error("no such device")) } },
+    );
+    await toolstack.send(
+      '{"execute":"qmp_capabilities","id":1}{"execute":"stop","id":2}{"execute":"device_add","id":3}{"execute":"cont","id":4}',
+    );
+    await toolstack.until('"id":4');
+    expect(toolstack.lines.slice(1)).toEqual([
+      '{"return":{},"id":1}',
+      '{"return":{},"id":2}',
+      '{"error": {"class":"GenericError","desc":"no such device"}, "id": 3}',
+      '{"return":{},"id":4}',
+    ]);
+    expect(qemu.received).toEqual(["qmp_capabilities", "stop", "cont"]);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("that opens when the session is over passes nothing on", async () => {
+    const { gate, waited, open } = opening();
+    const { toolstack, qemu, summary, ends } = session({}, { gates: { device_add: gate } });
+    await toolstack.send('{"execute":"qmp_capabilities"}{"execute":"device_add"}');
+    while (waited.length === 0) await settle();
+    for (const end of ends) end.close();
+    open();
+    await summary;
+    expect(qemu.received).toEqual(["qmp_capabilities"]);
   });
 });

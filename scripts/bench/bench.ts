@@ -1,0 +1,197 @@
+/** `npm run bench`: what the stub domain costs and how fast it is, beside other ways to emulate the same devices. */
+
+import { readFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { parseArgs } from "node:util";
+import { capture } from "../../bundler/exec.ts";
+import { progress } from "../../bundler/progress.ts";
+import { EmulatorFault } from "../lab/errors.ts";
+import { LabHost } from "../lab/host.ts";
+import { LocalHost } from "../lab/local.ts";
+import type { XenHost } from "../lab/xen-host.ts";
+import { compare, comparisonText } from "./compare.ts";
+import { GROUPS } from "./measures.ts";
+import {
+  type Bench,
+  clearUp,
+  measureDensity,
+  measureOnce,
+  measureSave,
+  measuringDisk,
+  neverHas,
+  prepare,
+} from "./measuring.ts";
+import { writeAll } from "./output.ts";
+import { xlInfo } from "./readings.ts";
+import { type HostFacts, parseResults, Recorder, type Results } from "./results.ts";
+import { settingsOf } from "./settings.ts";
+import { markdown } from "./table.ts";
+import { interleaved, type VariantName } from "./variants.ts";
+
+const USAGE = `usage: npm run bench -- [options]
+
+Measures a guest whose devices are emulated by QEMU in dom0, in our stub domain, in the same stub domain with a
+shell script for process 1, and in MiniOS if there is one. Needs dist/ (npm run build). Leaves results.json,
+table.md and a picture a group, as SVG and PNG, in dist/bench; docs/bench.md explains them.
+
+  --quick             less of everything, at most ten minutes on the emulated host
+  --runs N            rounds (default 5, 2 with --quick or --icount)
+  --only GROUP,...    of ${Object.keys(GROUPS).join(", ")}
+  --minios FILE       an ioemu-stubdom.gz that fits the host's Xen
+  --host lab|local    the emulated host (default), or this machine's own Xen, as root
+  --icount            emulated time follows executed instructions: slow, and the same figures each time
+  --compare OLD.json  what has changed since; status 1 if something is worse beyond its tolerance
+  --from FILE         measures nothing: table, pictures and comparison of results made before
+  --output DIRECTORY  instead of dist/bench
+  --help`;
+
+async function facts(host: XenHost, kind: HostFacts["kind"], icount: boolean): Promise<HostFacts> {
+  const info = (await host.run("xl info")).stdout;
+  const { stdout: qemu } = await host.run(
+    "/usr/libexec/xen-qemu-system-i386 --version 2> /dev/null || /usr/lib/xen-*/bin/qemu-system-i386 --version 2> /dev/null || qemu-system-i386 --version",
+    { accept: "any" },
+  );
+  const processors = cpus();
+  return {
+    kind,
+    xen: `Xen ${xlInfo(info, "xen_version")}`,
+    dom0: `Linux ${xlInfo(info, "release")}, ${qemu.split("\n")[0]?.replace(/ \(.*/, "") || "QEMU unknown"}`,
+    machine: `${processors[0]?.model ?? "unknown processor"}, ${processors.length} cores`,
+    icount,
+  };
+}
+
+/** A run that broke is named in the results and left out; so are those after it when the host has gone. */
+async function attempt(bench: Bench, what: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await progress.step(what, work);
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    const kind = error instanceof EmulatorFault ? "the emulator's fault" : "failed";
+    bench.recorder.trouble(`${what}: ${kind}: ${text.split("\n")[0]}`);
+    progress.note(`${what}: ${text}`);
+    await clearUp(bench.host).catch(() => {});
+  }
+}
+
+async function measureAll(
+  bench: Bench,
+  variants: readonly VariantName[],
+  order: readonly (readonly VariantName[])[],
+): Promise<void> {
+  const { settings } = bench;
+  await progress.step("images into dom0", () => prepare(bench, variants));
+  for (const variant of variants) {
+    for (const [id, reason] of neverHas(variant)) {
+      if (settings.groups.some((group) => id.startsWith(`${group}.`)))
+        bench.recorder.absent(variant, id, reason);
+    }
+  }
+  const single = settings.groups.some((group) => group !== "density" && group !== "save");
+  for (const [index, round] of order.entries()) {
+    for (const variant of round) {
+      const what = `round ${index + 1} of ${order.length}: ${variant}`;
+      if (single) await attempt(bench, what, () => measureOnce(bench, variant, index));
+      if (settings.groups.includes("save"))
+        await attempt(bench, `${what}, saving`, () => measureSave(bench, variant));
+      // Once is enough: a slope over four points has its own check.
+      if (settings.groups.includes("density") && index === 0)
+        await attempt(bench, `${what}, several guests`, () => measureDensity(bench, variant));
+    }
+  }
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: "boolean", default: false },
+      runs: { type: "string" },
+      only: { type: "string" },
+      minios: { type: "string" },
+      host: { type: "string", default: "lab" },
+      icount: { type: "boolean", default: false },
+      compare: { type: "string" },
+      from: { type: "string" },
+      output: { type: "string", default: "dist/bench" },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(USAGE);
+    return 0;
+  }
+  const old = values.compare === undefined ? undefined : read(values.compare);
+  const results = values.from === undefined ? await made(values) : read(values.from);
+  const files = writeAll(results, values.output);
+  console.log(markdown(results));
+  console.log(`${values.output}: ${files.join(", ")}`);
+  if (old === undefined) return results.troubles.length > 0 ? 1 : 0;
+  const comparison = compare(old, results);
+  console.log(`\nSince ${old.made.slice(0, 10)} (${old.commit}):\n${comparisonText(comparison)}`);
+  return comparison.changes.some(({ verdict }) => verdict === "worse") ? 1 : 0;
+}
+
+function read(file: string): Results {
+  return parseResults(readFileSync(file, "utf8"), file);
+}
+
+interface Values {
+  readonly quick: boolean;
+  readonly runs?: string | undefined;
+  readonly only?: string | undefined;
+  readonly minios?: string | undefined;
+  readonly host: string;
+  readonly icount: boolean;
+}
+
+async function made({ quick, runs, only, minios, host: kind, icount }: Values): Promise<Results> {
+  if (kind !== "lab" && kind !== "local") throw new RangeError(`--host ${kind}: must be lab or local`);
+  if (icount && kind === "local")
+    throw new RangeError("--icount needs the emulated host: leave out --host local");
+  const settings = settingsOf({
+    quick,
+    icount,
+    minios: minios !== undefined,
+    ...(runs !== undefined && { runs: Number(runs) }),
+    ...(only !== undefined && { only: only.split(",") }),
+  });
+  const variants: VariantName[] = ["dom0", "linux-stubdom", "shell-stubdom"];
+  if (minios !== undefined) variants.push("minios");
+  const order = interleaved(variants, settings.runs);
+  const commit = (await capture(["git", "rev-parse", "--short", "HEAD"])).trim();
+  const host = await progress.step("Xen host", async () =>
+    kind === "local"
+      ? LocalHost.start()
+      : LabHost.start({ dom0Memory: 1536, deterministic: icount, cold: icount }),
+  );
+  try {
+    const recorder = new Recorder();
+    const about = await facts(host, kind, icount);
+    const bench: Bench = {
+      host,
+      settings,
+      recorder,
+      disk: measuringDisk,
+      ...(minios !== undefined && { minios }),
+    };
+    await measureAll(bench, variants, order);
+    const { groups, density, ...rest } = settings;
+    return recorder.results({
+      made: new Date().toISOString(),
+      commit,
+      host: about,
+      settings: { ...rest, groups: groups.join(","), density: density.join(",") },
+      variants,
+      order,
+    });
+  } finally {
+    await host.stop();
+  }
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error(`bench: ${error instanceof Error ? error.message : error}`);
+  process.exitCode = 2;
+}

@@ -1,0 +1,93 @@
+/** What has changed between two results. Pure. */
+import { MEASURES } from "./measures.ts";
+import { isAbsent, type Results } from "./results.ts";
+import { cost, relativeSpread, type Summary } from "./statistics.ts";
+import { shortNumber } from "./table.ts";
+import { VARIANT_NAMES, type VariantName } from "./variants.ts";
+
+/** The same input gives the same figure where instructions are counted: any more is a change. */
+const countedTolerance = 0.01;
+/** Elsewhere the least that is told from noise, whatever the spread of a few runs says. */
+const timedTolerance = 0.1;
+
+export interface Change {
+  readonly id: string;
+  readonly variant: VariantName;
+  readonly before: Summary;
+  readonly after: Summary;
+  /** New over old: above 1 is worse. */
+  readonly cost: number;
+  /** The share by which it may differ: the sum of both spreads, and never less than the kind of clock allows. */
+  readonly tolerance: number;
+  readonly verdict: "worse" | "better" | "same";
+}
+
+export interface Comparison {
+  readonly changes: readonly Change[];
+  /** What only one of the two has: `access.port of minios: not measured before`. */
+  readonly missing: readonly string[];
+  /** Why the two may not be comparable at all, one sentence each. */
+  readonly warnings: readonly string[];
+}
+
+export function compare(before: Results, after: Results): Comparison {
+  const changes: Change[] = [];
+  const missing: string[] = [];
+  const counted = before.host.icount && after.host.icount;
+  for (const { id, better, counted: countable } of MEASURES) {
+    for (const variant of VARIANT_NAMES) {
+      const [old, now] = [before.figures[id]?.[variant], after.figures[id]?.[variant]];
+      const [had, has] = [old !== undefined && !isAbsent(old), now !== undefined && !isAbsent(now)];
+      if (had !== has)
+        missing.push(`${id} of ${variant}: ${had ? "not measured now" : "not measured before"}`);
+      if (old === undefined || now === undefined || isAbsent(old) || isAbsent(now)) continue;
+      const ratio = cost(now.median, old.median, better);
+      // From nothing to nothing is no change; from nothing to something has no ratio and is told as it is.
+      if (ratio === undefined) {
+        if (now.median !== old.median)
+          missing.push(`${id} of ${variant}: ${old.median} before, ${now.median} now`);
+        continue;
+      }
+      const floor = counted && countable ? countedTolerance : timedTolerance;
+      const noise = counted && countable ? 0 : relativeSpread(old) + relativeSpread(now);
+      const tolerance = Math.max(floor, noise);
+      const verdict = ratio > 1 + tolerance ? "worse" : ratio < 1 / (1 + tolerance) ? "better" : "same";
+      changes.push({ id, variant, before: old, after: now, cost: ratio, tolerance, verdict });
+    }
+  }
+  return { changes, missing, warnings: warningsOf(before, after) };
+}
+
+function warningsOf(before: Results, after: Results): string[] {
+  const warnings: string[] = [];
+  const differ = (what: string, old: unknown, now: unknown): void => {
+    if (old !== now) warnings.push(`${what} differs: ${String(old)} before, ${String(now)} now`);
+  };
+  for (const key of ["kind", "xen", "dom0", "machine", "icount"] as const) {
+    differ(`host.${key}`, before.host[key], after.host[key]);
+  }
+  for (const key of new Set([...Object.keys(before.settings), ...Object.keys(after.settings)])) {
+    differ(`settings.${key}`, before.settings[key], after.settings[key]);
+  }
+  return warnings;
+}
+
+/** The comparison as text: what is worse first, what is the same as a number alone. */
+export function comparisonText({ changes, missing, warnings }: Comparison): string {
+  const lines: string[] = warnings.map((warning) => `! ${warning}`);
+  for (const verdict of ["worse", "better"] as const) {
+    const found = changes.filter((change) => change.verdict === verdict);
+    found.sort((a, b) => Math.abs(Math.log(b.cost)) - Math.abs(Math.log(a.cost)));
+    for (const { id, variant, before, after, cost: ratio, tolerance } of found) {
+      const factor = (verdict === "worse" ? ratio : 1 / ratio).toFixed(2);
+      const unit = MEASURES.find((each) => each.id === id)?.unit ?? "";
+      lines.push(
+        `${verdict} by ${factor}: ${id} of ${variant}, ${shortNumber(before.median)} to ${shortNumber(after.median)} ${unit} (tolerance ${(100 * tolerance).toFixed(0)} %)`,
+      );
+    }
+  }
+  for (const each of missing) lines.push(`- ${each}`);
+  const same = changes.filter((change) => change.verdict === "same").length;
+  lines.push(`${same} of ${changes.length} figures are the same within their tolerance`);
+  return lines.join("\n");
+}

@@ -1,0 +1,96 @@
+/** Everything that is measured: this table decides what the results hold, and in which order. */
+import type { Better } from "./statistics.ts";
+
+export const GROUPS = {
+  resources: "Resources",
+  idle: "An idle guest",
+  start: "Start",
+  density: "Several guests at once",
+  access: "One emulated access",
+  disk: "Disk, through the emulated controller",
+  network: "Network, through the emulated NIC",
+  save: "Save and restore",
+} as const;
+
+export type Group = keyof typeof GROUPS;
+
+export interface Measure {
+  readonly id: string;
+  readonly group: Group;
+  readonly title: string;
+  readonly unit: string;
+  readonly better: Better;
+  /** By the guest's or stub domain's own clock, which follows executed instructions under --icount. */
+  readonly counted?: boolean;
+}
+
+const table = (
+  group: Group,
+  rows: readonly (readonly [id: string, title: string, unit: string, better: Better, counted?: "counted"])[],
+): Measure[] =>
+  rows.map(([id, title, unit, better, counted]) => ({
+    id: `${group}.${id}`,
+    group,
+    title,
+    unit,
+    better,
+    ...(counted && { counted: true }),
+  }));
+
+export const MEASURES: readonly Measure[] = [
+  ...table("resources", [
+    ["image", "stub domain's image: kernel and ramdisk", "MB", "less"],
+    ["memory", "memory of the stub domain", "MiB", "less"],
+    ["used", "least memory left free in the stub domain", "MiB", "more"],
+    ["dom0", "memory of all processes in dom0 that exist for the guest", "MiB", "less"],
+  ]),
+  ...table("idle", [
+    ["stubdom", "CPU time of the stub domain", "ms/s", "less"],
+    ["dom0", "CPU time of dom0, with its QEMU", "ms/s", "less"],
+    ["switches", "wake-ups of dom0's processes for the guest", "1/s", "less"],
+  ]),
+  ...table("start", [
+    ["create", "xl create, to its return", "s", "less"],
+    ["agent", "stub domain: its kernel to `running`", "s", "less", "counted"],
+    ["qemu", "stub domain: its kernel to QEMU's start", "s", "less", "counted"],
+    ["serial", "xl create to the guest's first word on the serial port", "s", "less"],
+    ["up", "xl create to the guest's first program", "s", "less"],
+  ]),
+  ...table("density", [
+    ["time", "each further guest: time until all are up", "s", "less"],
+    ["memory", "each further guest: memory of the host", "MiB", "less"],
+  ]),
+  ...table("access", [
+    ["port", "read of an I/O port (keyboard's status)", "µs", "less", "counted"],
+    ["mmio", "read of a device register (NIC's status)", "µs", "less", "counted"],
+    ["cpu", "CPU loop alone, a round", "ns", "less", "counted"],
+    ["beside", "CPU loop beside one that reads a port, a round", "ns", "less", "counted"],
+  ]),
+  ...table("disk", [
+    ["seq-read", "read in order, 64 KiB", "MB/s", "more"],
+    ["seq-write", "write in order, 64 KiB", "MB/s", "more"],
+    ["random-read", "read anywhere, 4 KiB", "1/s", "more"],
+    ["random-write", "write anywhere, 4 KiB", "1/s", "more"],
+    ["flush-write", "write anywhere, 4 KiB, each flushed", "1/s", "more"],
+    ["read-p99", "read anywhere, 4 KiB: 99 of 100 take at most", "µs", "less"],
+  ]),
+  ...table("network", [
+    ["tcp-out", "TCP from the guest", "MB/s", "more"],
+    ["tcp-in", "TCP to the guest", "MB/s", "more"],
+    ["udp", "UDP packets of 64 bytes that arrive in dom0", "1/s", "more"],
+    ["echo-p50", "round trip of a UDP packet, median", "µs", "less"],
+    ["echo-p99", "round trip of a UDP packet: 99 of 100 take at most", "µs", "less"],
+  ]),
+  ...table("save", [
+    ["save", "xl save, 64 MiB guest", "s", "less"],
+    ["restore", "xl restore, to its return", "s", "less"],
+    ["console-save", "xl save, device state over the console", "s", "less"],
+    ["console-restore", "xl restore, device state over the console", "s", "less"],
+  ]),
+];
+
+export function measure(id: string): Measure {
+  const found = MEASURES.find((each) => each.id === id);
+  if (found === undefined) throw new RangeError(`no measure ${id}`);
+  return found;
+}

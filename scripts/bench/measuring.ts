@@ -1,0 +1,370 @@
+/**
+ * One round of one variant: a guest is created, measures itself, is watched from dom0 and destroyed. Everything is
+ * asked of the host that runs it, so that the emulated host and a machine's own Xen are measured alike.
+ */
+import { readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { gunzipSync } from "node:zlib";
+import { PROJECT } from "../../bundler/paths.ts";
+import { createGuest, Guest, type GuestOptions, installStubdom } from "../lab/guest.ts";
+import { guestDisk } from "../lab/guest-disk.ts";
+import { helperRuns, installHelper, startHelper, stopHelper } from "../lab/helper.ts";
+import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../lab/shell-stubdom.ts";
+import type { XenHost } from "../lab/xen-host.ts";
+import { MEASURES } from "./measures.ts";
+import { guestProbe } from "./probe.ts";
+import {
+  leastMemory,
+  newProcesses,
+  perGuest,
+  probeLine,
+  probes,
+  processes,
+  processScript,
+  shellQemuStart,
+  xlInfo,
+  xlList,
+} from "./readings.ts";
+import type { Recorder } from "./results.ts";
+import { DOM0_ADDRESS, FIRST_PORT, guestFigures, guestJobs, type Settings, scratchMiB } from "./settings.ts";
+import type { VariantName } from "./variants.ts";
+
+const SHELL_RAMDISK = "/root/shell-stubdom-ramdisk";
+const BRIDGE = "xenbr0";
+const MB = 1e6;
+
+export interface Bench {
+  readonly host: XenHost;
+  readonly settings: Settings;
+  readonly recorder: Recorder;
+  /** `ioemu-stubdom.gz` on this machine. */
+  readonly minios?: string;
+  /** A bootable image whose guest does these jobs. */
+  readonly disk: (jobs: readonly string[]) => Promise<string>;
+}
+
+/** The test guest with the program that measures. */
+export async function measuringDisk(jobs: readonly string[]): Promise<string> {
+  const probe = new Uint8Array(await guestProbe());
+  return guestDisk({ jobs, cmdline: "quiet", files: { probe } });
+}
+
+/** Brings all images into dom0 and starts the other end of the guests' connections. */
+export async function prepare(bench: Bench, variants: readonly VariantName[]): Promise<void> {
+  const { host, settings } = bench;
+  if (variants.some((name) => name.endsWith("-stubdom"))) await installStubdom(host);
+  if (variants.includes("shell-stubdom")) await host.push(await shellStubdomRamdisk(), SHELL_RAMDISK);
+  if (variants.includes("minios")) {
+    const image = readFileSync(bench.minios ?? "");
+    const { stdout } = await host.run("ls -d /usr/lib/xen-*/boot /usr/lib/xen/boot 2> /dev/null | head -n 1");
+    const directory = stdout.trim();
+    if (directory === "") throw new Error("dom0 has no /usr/lib/xen-*/boot, where libxl looks for MiniOS");
+    await host.push(image, `${directory}/ioemu-stubdom.gz`);
+  }
+  await host.run(
+    `ip link show ${BRIDGE} > /dev/null 2>&1 || ip link add ${BRIDGE} type bridge
+     ip link set ${BRIDGE} up; ip addr replace ${DOM0_ADDRESS}/24 dev ${BRIDGE}`,
+  );
+  if (!settings.groups.includes("network")) return;
+  const script = "/root/bench-peer.py";
+  await host.push(readFileSync(join(import.meta.dirname, "dom0/peer.py")), script);
+  const peer = host.spawn(["python3", script, String(FIRST_PORT), String(settings.tcpBytes)]);
+  await new Promise<void>((resolve, reject) => {
+    peer.on("stdout", () => resolve());
+    peer.exited.then((status) => reject(new Error(`dom0's ${script} ended with ${status}`)), reject);
+  });
+}
+
+/** What makes the variant, beside the guest that all have. */
+function guestOf(variant: VariantName): Pick<GuestOptions, "stubdom" | "extra"> {
+  switch (variant) {
+    case "dom0":
+      return { stubdom: false };
+    case "linux-stubdom":
+      return { stubdom: true };
+    case "shell-stubdom":
+      return { stubdom: { ramdisk: SHELL_RAMDISK, memory: 128, cmdline: `quiet ${SHELL_STUBDOM_CMDLINE}` } };
+    case "minios":
+      return {
+        stubdom: false,
+        extra: { device_model_version: "qemu-xen-traditional", device_model_stubdomain_override: true },
+      };
+  }
+}
+
+async function options(
+  { settings, disk }: Bench,
+  variant: VariantName,
+  name: string,
+  jobs: readonly string[],
+): Promise<GuestOptions> {
+  const { extra = {}, ...own } = guestOf(variant);
+  return {
+    name,
+    memory: settings.guestMemory,
+    images: {
+      hda: await disk(jobs),
+      hdb: scratchMiB(settings),
+    },
+    nics: [{ mac: "00:16:3e:00:0b:01", bridge: BRIDGE, model: "e1000" }],
+    timeout: 300,
+    extra: { ...(settings.controller === "ahci" ? { hdtype: "ahci" } : {}), ...extra },
+    ...own,
+  };
+}
+
+/** One round of one variant. What it cannot have is noted with its reason. */
+export async function measureOnce(bench: Bench, variant: VariantName, round: number): Promise<void> {
+  const { host, settings, recorder } = bench;
+  const name = `bench${round}`;
+  const wantedGroup = (id: string): boolean => settings.groups.some((group) => id.startsWith(`${group}.`));
+  const add = (id: string, value: number): void => {
+    if (wantedGroup(id)) recorder.add(variant, id, value);
+  };
+  const absent = (id: string, reason: string): void => {
+    if (wantedGroup(id)) recorder.absent(variant, id, reason);
+  };
+  const before = processes((await host.run(processScript)).stdout);
+  const jobs = guestJobs(settings);
+  const wanted = await options(bench, variant, name, jobs);
+  const began = Date.now();
+  let first: number | undefined;
+  const guest = await createGuest(host, {
+    ...wanted,
+    onSerial: () => {
+      first ??= Date.now();
+    },
+  });
+  try {
+    await guest.waitForSerial("guest: up", settings.patience);
+    add("start.create", guest.createTime / 1000);
+    if (first !== undefined) add("start.serial", (first - began) / 1000);
+    add("start.up", (Date.now() - began) / 1000);
+    await guest.waitForSerial("guest: ready", settings.patience);
+    for (const [label, line] of probes(guest.serialLines)) {
+      for (const [id, value] of guestFigures(label, probeLine(line))) add(id, value);
+    }
+    await bootFigures(guest, variant, add, absent);
+    if (settings.groups.includes("resources")) await resources(bench, variant, guest, before, add);
+    if (settings.groups.includes("idle")) await idle(bench, variant, guest, before, add);
+  } finally {
+    await guest.destroy();
+    await gone(host, name);
+  }
+}
+
+type Add = (id: string, value: number) => void;
+
+/** What the stub domain tells of its boot: our agent in xenstore, the shell script in its log. */
+async function bootFigures(
+  guest: Guest,
+  variant: VariantName,
+  add: Add,
+  absent: (id: string, reason: string) => void,
+): Promise<void> {
+  if (variant === "linux-stubdom") {
+    const agent = await guest.agent();
+    add("start.agent", Number(agent["phases/running"]) / 1000);
+    add("start.qemu", Number(agent["phases/qemu-answers"]) / 1000);
+    const least = leastMemory(agent.memory);
+    if (least !== undefined) add("resources.used", least / 1024);
+    return;
+  }
+  const nobody =
+    variant === "dom0" ? "there is no stub domain" : "nothing in this stub domain tells it to dom0";
+  absent("start.agent", nobody);
+  absent("resources.used", nobody);
+  const start = variant === "shell-stubdom" ? shellQemuStart(await guest.qemuDmLog()) : undefined;
+  if (start === undefined) absent("start.qemu", nobody);
+  else add("start.qemu", start / 1000);
+}
+
+async function resources(
+  { host, minios }: Bench,
+  variant: VariantName,
+  guest: Guest,
+  before: ReturnType<typeof processes>,
+  add: Add,
+): Promise<void> {
+  add("resources.image", imageSize(variant, minios) / MB);
+  const domains = xlList((await host.run("xl list")).stdout);
+  add("resources.memory", domains.get(`${guest.name}-dm`)?.memory ?? 0);
+  const now = processes((await host.run(processScript)).stdout);
+  add("resources.dom0", sum(ours(before, now).map(({ kib }) => kib)) / 1024);
+}
+
+/** The console's client is ours, as is whatever runs the script. */
+const ignored = ["sh", "xl", "xenconsole", "sleep", "sed", "awk", "cat"];
+
+function ours(before: ReturnType<typeof processes>, now: ReturnType<typeof processes>) {
+  return newProcesses(before, now, ignored);
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+/** Bytes of the file or files, as they are kept in dom0. */
+function imageSize(variant: VariantName, minios: string | undefined): number {
+  const size = (name: string) => statSync(join(PROJECT, "dist", name)).size;
+  switch (variant) {
+    case "dom0":
+      return 0;
+    case "minios":
+      return gunzipSync(readFileSync(minios ?? "")).length;
+    default:
+      return size("stubdom-linux-kernel") + size("stubdom-linux-ramdisk");
+  }
+}
+
+async function idle(
+  { host, settings }: Bench,
+  variant: VariantName,
+  guest: Guest,
+  before: ReturnType<typeof processes>,
+  add: Add,
+): Promise<void> {
+  const domains = async () => xlList((await host.run("xl list")).stdout);
+  const switches = async () =>
+    sum(ours(before, processes((await host.run(processScript)).stdout)).map((line) => line.switches));
+  // Counting processes is work for dom0: before the clock starts, and after it has stopped.
+  const switchesBefore = await switches();
+  const from = await domains();
+  await host.run(`sleep ${settings.idleSeconds}`, { timeout: settings.idleSeconds + 60 });
+  const to = await domains();
+  const switchesAfter = await switches();
+  const share = (name: string): number => {
+    const spent = (to.get(name)?.seconds ?? 0) - (from.get(name)?.seconds ?? 0);
+    return (1000 * spent) / settings.idleSeconds;
+  };
+  if (variant !== "dom0") add("idle.stubdom", share(`${guest.name}-dm`));
+  add("idle.dom0", share("Domain-0"));
+  add("idle.switches", Math.max(0, switchesAfter - switchesBefore) / settings.idleSeconds);
+}
+
+/** Until neither the guest nor its stub domain is listed any more: the next one shall find the host as it was. */
+async function gone(host: XenHost, name: string): Promise<void> {
+  const wait = `for i in $(seq 100); do xl list | grep -q '^${name}' || exit 0; sleep 0.2; done; exit 1`;
+  await host.run(wait, { timeout: 60 });
+}
+
+/** Destroys what a run that broke has left; only domains with names of ours, for the host may have others. */
+export async function clearUp(host: XenHost): Promise<void> {
+  await host.run(
+    "xl list | awk '$1 ~ /^(bench|dense)[0-9]+$|^saved$/ { print $1 }' | while read -r name; do xl destroy $name; done",
+    { accept: "any" },
+  );
+}
+
+/** 1, 2, 4... guests created at the same time: what each further one adds. */
+export async function measureDensity(bench: Bench, variant: VariantName): Promise<void> {
+  const { host, settings, recorder } = bench;
+  const points: { guests: number; seconds: number; memory: number }[] = [];
+  const free = async (): Promise<number> => Number(xlInfo((await host.run("xl info")).stdout, "free_memory"));
+  for (const count of settings.density) {
+    const before = await free();
+    const names = Array.from({ length: count }, (_, index) => `dense${index}`);
+    const all: Guest[] = [];
+    const began = Date.now();
+    try {
+      const created = await Promise.allSettled(
+        names.map(async (name, index) => {
+          const wanted = await options(bench, variant, name, []);
+          const mac = `00:16:3e:00:0d:${String(index + 10)}`;
+          const guest = await createGuest(host, {
+            ...wanted,
+            nics: [{ mac, bridge: BRIDGE, model: "e1000" }],
+          });
+          all.push(guest);
+          await guest.waitForSerial("guest: up", settings.patience);
+        }),
+      );
+      for (const each of created) if (each.status === "rejected") throw each.reason;
+      points.push({ guests: count, seconds: (Date.now() - began) / 1000, memory: before - (await free()) });
+    } finally {
+      for (const guest of all) await guest.destroy();
+      for (const name of names) await gone(host, name);
+    }
+  }
+  if (points.length < 2) return;
+  recorder.add(
+    variant,
+    "density.time",
+    perGuest(points.map((p) => ({ guests: p.guests, value: p.seconds }))),
+  );
+  recorder.add(
+    variant,
+    "density.memory",
+    perGuest(points.map((p) => ({ guests: p.guests, value: p.memory }))),
+  );
+}
+
+/** Saved to a file in dom0 and restored from it: with dom0's helper for our state disk, and without it. */
+export async function measureSave(bench: Bench, variant: VariantName): Promise<void> {
+  const { host, recorder } = bench;
+  const absent = (ids: readonly string[], reason: string): void => {
+    for (const id of ids) recorder.absent(variant, `save.${id}`, reason);
+  };
+  const [disk, console] = [["save", "restore"] as const, ["console-save", "console-restore"] as const];
+  if (variant === "shell-stubdom") {
+    absent([...disk, ...console], "nobody in this stub domain carries the device state out");
+    return;
+  }
+  if (variant !== "linux-stubdom") {
+    absent(console, "the device state takes the one way that there is");
+    await saveOnce(bench, variant, disk);
+    return;
+  }
+  if (await helperRuns(host)) {
+    absent(console, "a helper was running in dom0, which is not ours to stop");
+    await saveOnce(bench, variant, disk);
+    return;
+  }
+  await saveOnce(bench, variant, console);
+  await installHelper(host);
+  await startHelper(host);
+  try {
+    await saveOnce(bench, variant, disk);
+  } finally {
+    await stopHelper(host);
+  }
+}
+
+async function saveOnce(
+  bench: Bench,
+  variant: VariantName,
+  [saveId, restoreId]: readonly [string, string],
+): Promise<void> {
+  const { host, recorder, settings } = bench;
+  const guest = await createGuest(host, await options(bench, variant, "saved", ["beat"]));
+  const file = "/root/bench-state";
+  try {
+    await guest.waitForSerial("guest: beat", settings.patience);
+    const saving = Date.now();
+    await host.run(["xl", "save", "saved", file], { timeout: 600 });
+    const saved = Date.now() - saving;
+    await gone(host, "saved");
+    const restoring = Date.now();
+    await host.run(["xl", "restore", file], { timeout: 600 });
+    const took = Date.now() - restoring;
+    const restored = new Guest(host, "saved", took, variant !== "dom0");
+    try {
+      // Only what goes on was restored.
+      await restored.waitForSerial("guest: beat", 120);
+    } finally {
+      await restored.destroy();
+    }
+    recorder.add(variant, `save.${saveId}`, saved / 1000);
+    recorder.add(variant, `save.${restoreId}`, took / 1000);
+  } finally {
+    await guest.destroy();
+    await gone(host, "saved");
+    await host.run(["rm", "-f", file]);
+  }
+}
+
+/** Ids of all measures that a variant cannot have, whatever is tried. */
+export function neverHas(variant: VariantName): [id: string, reason: string][] {
+  if (variant !== "dom0") return [];
+  return MEASURES.filter(({ id }) => id === "idle.stubdom").map(({ id }) => [id, "there is no stub domain"]);
+}

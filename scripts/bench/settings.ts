@@ -1,0 +1,190 @@
+/** What all variants of one benchmark have in common, and what a person may choose. */
+import { GROUPS, type Group } from "./measures.ts";
+
+export interface Settings {
+  /** Rounds; each variant is measured once in each. */
+  readonly runs: number;
+  readonly groups: readonly Group[];
+  /** Of the guest's disks. MiniOS' QEMU knows no AHCI, so that all have IDE when it takes part. */
+  readonly controller: "ahci" | "ide";
+  /** MiB. */
+  readonly guestMemory: number;
+  /** Seconds that the idle guest is watched. */
+  readonly idleSeconds: number;
+  readonly portReads: number;
+  readonly mmioReads: number;
+  readonly cpuRounds: number;
+  /** Requests of each kind; those in order have 64 KiB, the others 4 KiB. */
+  readonly sequential: number;
+  readonly random: number;
+  readonly flushed: number;
+  /** Bytes each way. */
+  readonly tcpBytes: number;
+  readonly udpPackets: number;
+  readonly echoes: number;
+  /** Guests at once. */
+  readonly density: readonly number[];
+  /** Seconds for one guest to do all of it. */
+  readonly patience: number;
+}
+
+const full: Omit<Settings, "runs" | "groups" | "controller"> = {
+  guestMemory: 64,
+  idleSeconds: 60,
+  portReads: 20_000,
+  mmioReads: 20_000,
+  cpuRounds: 20_000_000,
+  sequential: 256,
+  random: 500,
+  flushed: 200,
+  tcpBytes: 8 << 20,
+  udpPackets: 5_000,
+  echoes: 1_000,
+  density: [1, 2, 4, 8],
+  patience: 1200,
+};
+
+/** At most ten minutes with three variants on the emulated host. */
+const quick: typeof full = {
+  ...full,
+  idleSeconds: 15,
+  portReads: 4_000,
+  mmioReads: 4_000,
+  cpuRounds: 5_000_000,
+  sequential: 64,
+  random: 100,
+  flushed: 50,
+  tcpBytes: 2 << 20,
+  udpPackets: 1_000,
+  echoes: 200,
+};
+
+/** Left out of the short version: each needs guests of its own. */
+const slow: readonly Group[] = ["density", "save"];
+/** The only ones whose figures mean anything when time follows instructions. */
+const counted: readonly Group[] = ["start", "access"];
+
+export interface Choice {
+  readonly quick: boolean;
+  readonly minios: boolean;
+  readonly icount: boolean;
+  readonly runs?: number;
+  /** Names of {@link GROUPS}; all that fit when there is none. */
+  readonly only?: readonly string[];
+}
+
+/** @throws RangeError for what cannot be chosen */
+export function settingsOf(choice: Choice): Settings {
+  const all = Object.keys(GROUPS) as Group[];
+  const chosen = choice.only?.map((name) => {
+    const group = all.find((each) => each === name);
+    if (group === undefined) throw new RangeError(`no group ${name}; there are ${all.join(", ")}`);
+    return group;
+  });
+  const fitting = all.filter(
+    (group) => (!choice.icount || counted.includes(group)) && (!choice.quick || !slow.includes(group)),
+  );
+  const runs = choice.runs ?? (choice.quick || choice.icount ? 2 : 5);
+  if (!Number.isInteger(runs) || runs < 1) throw new RangeError(`--runs ${runs}: must be a number from 1`);
+  return {
+    ...(choice.quick ? quick : full),
+    runs,
+    groups: chosen ?? fitting,
+    controller: choice.minios ? "ide" : "ahci",
+  };
+}
+
+/** dom0's address on the guests' bridge, and the guest's. */
+export const DOM0_ADDRESS = "10.7.0.1";
+export const GUEST_ADDRESS = "10.7.0.2";
+/** First of the four ports of dom0/peer.py. */
+export const FIRST_PORT = 7201;
+
+/** The guest's second disk: what is measured may be overwritten. */
+const SCRATCH = "/dev/sdb";
+
+/** The jobs of test/xen/guest/init that measure all this, in an order in which nothing disturbs what follows. */
+export function guestJobs(settings: Settings): string[] {
+  const { groups, portReads, mmioReads, cpuRounds, sequential, random, flushed } = settings;
+  const disk = (label: string, ...words: readonly (string | number)[]) =>
+    `probe:${label}:disk:${SCRATCH}:${words.join(":")}`;
+  const peer = (label: string, command: string, port: number, ...words: readonly number[]) =>
+    `probe:${label}:${[command, DOM0_ADDRESS, FIRST_PORT + port, ...words].join(":")}`;
+  return [
+    ...(groups.includes("access")
+      ? [
+          `probe:port:port:64:${portReads}`,
+          `mmio:mmio:${mmioReads}`,
+          `probe:cpu:cpu:${cpuRounds}`,
+          `beside:beside:${cpuRounds}`,
+        ]
+      : []),
+    ...(groups.includes("disk")
+      ? [
+          // Writing first: what has never been written is a hole in the image, and read from nowhere.
+          disk("seq-write", "write", "seq", 65536, sequential, "none"),
+          disk("seq-read", "read", "seq", 65536, sequential, "none"),
+          disk("random-write", "write", "random", 4096, random, "none"),
+          disk("random-read", "read", "random", 4096, random, "none"),
+          disk("flush-write", "write", "random", 4096, flushed, "flush"),
+        ]
+      : []),
+    ...(groups.includes("network")
+      ? [
+          `nic:${GUEST_ADDRESS}/24`,
+          peer("echo", "udp-echo", 3, settings.echoes, 64),
+          peer("udp", "udp-rate", 2, settings.udpPackets, 64),
+          peer("tcp-out", "tcp-send", 0, settings.tcpBytes),
+          peer("tcp-in", "tcp-receive", 1),
+        ]
+      : []),
+  ];
+}
+
+/** MiB: all of what is read and written in order. */
+export function scratchMiB({ sequential }: Settings): number {
+  return Math.max(16, Math.ceil((sequential * 65536) / (1 << 20)));
+}
+
+/** What the guest's program said, as figures of {@link MEASURES}. */
+export function guestFigures(label: string, values: Readonly<Record<string, number>>): [string, number][] {
+  const need = (key: string): number => {
+    const value = values[key];
+    if (value === undefined) throw new Error(`${label}: no ${key}= in what the guest's program says`);
+    return value;
+  };
+  const each = (factor: number) => (need("ns") / need("count")) * factor;
+  const rate = (what: "bytes" | "count" | "received", factor: number) =>
+    need("ns") === 0 ? 0 : (need(what) / need("ns")) * 1e9 * factor;
+  switch (label) {
+    case "port":
+    case "mmio":
+      return [[`access.${label}`, each(1e-3)]];
+    case "cpu":
+    case "beside":
+      return [[`access.${label}`, each(1)]];
+    case "seq-read":
+    case "seq-write":
+      return [[`disk.${label}`, rate("bytes", 1e-6)]];
+    case "random-read":
+      return [
+        ["disk.random-read", rate("count", 1)],
+        ["disk.read-p99", need("p99") / 1000],
+      ];
+    case "random-write":
+    case "flush-write":
+      return [[`disk.${label}`, rate("count", 1)]];
+    case "tcp-out":
+    case "tcp-in":
+      return [[`network.${label}`, rate("bytes", 1e-6)]];
+    case "udp":
+      return [["network.udp", rate("received", 1)]];
+    case "echo":
+      return [
+        ["network.echo-p50", need("p50") / 1000],
+        ["network.echo-p99", need("p99") / 1000],
+      ];
+    default:
+      throw new Error(`nobody has asked for ${label}`);
+  }
+}

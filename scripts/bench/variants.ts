@@ -1,0 +1,37 @@
+/** Who emulates the guest's devices. Everything else is the same for all of them. */
+
+export const VARIANTS = {
+  dom0: {
+    what: "QEMU in dom0, the distribution's",
+    differs:
+      "QEMU is the distribution's full build; its disks go to the image files in dom0 directly, its NIC to the bridge by a TAP device",
+  },
+  "linux-stubdom": {
+    what: "QEMU in our stub domain",
+    differs: "our kernel, our build of the same QEMU version; disks and NIC go through PV devices to dom0",
+  },
+  "shell-stubdom": {
+    what: "the same kernel and QEMU, a shell script for process 1",
+    differs:
+      "no agent: QEMU unsupervised, not sandboxed, with libxl's own disk settings, its NIC on a bridge in the stub domain; 128 MiB, which busybox and Xen's tools need",
+  },
+  minios: {
+    what: "the MiniOS stub domain (qemu-xen-traditional)",
+    differs:
+      "another operating system in one address space and a QEMU of 2009: other device models behind the same names; no AHCI, so that all variants use IDE when it takes part",
+  },
+} as const;
+
+export type VariantName = keyof typeof VARIANTS;
+
+export const VARIANT_NAMES = Object.keys(VARIANTS) as VariantName[];
+
+/** The one that all others are compared with. */
+export const REFERENCE: VariantName = "dom0";
+
+/** Which variants each round measures in which order: every one once, each round beginning with another. */
+export function interleaved(variants: readonly VariantName[], rounds: number): VariantName[][] {
+  return Array.from({ length: rounds }, (_, round) =>
+    variants.map((_, place) => variants[(place + round) % variants.length] ?? REFERENCE),
+  );
+}

@@ -1,0 +1,96 @@
+import { expect, test } from "vitest";
+import { compare, comparisonText } from "../../../scripts/bench/compare.ts";
+import { about, example, results } from "./example.ts";
+
+const verdicts = (before: Parameters<typeof compare>[0], after: Parameters<typeof compare>[1]) =>
+  Object.fromEntries(
+    compare(before, after).changes.map(({ id, variant, verdict }) => [`${id} ${variant}`, verdict]),
+  );
+
+test("the same is the same", () => {
+  const { changes, missing, warnings } = compare(example, example);
+  expect(changes).toHaveLength(8);
+  expect(changes.every(({ verdict, cost }) => verdict === "same" && cost === 1)).toBe(true);
+  expect([missing, warnings]).toEqual([[], []]);
+  expect(comparisonText(compare(example, example))).toBe(
+    "8 of 8 figures are the same within their tolerance",
+  );
+});
+
+test("less or more, each the way that is better", () => {
+  const before = results({
+    "access.port": { dom0: [10], "linux-stubdom": [10] },
+    "disk.seq-read": { dom0: [100], "linux-stubdom": [100] },
+  });
+  const after = results({
+    "access.port": { dom0: [12], "linux-stubdom": [8] },
+    "disk.seq-read": { dom0: [80], "linux-stubdom": [120] },
+  });
+  expect(verdicts(before, after)).toEqual({
+    "access.port dom0": "worse",
+    "access.port linux-stubdom": "better",
+    "disk.seq-read dom0": "worse",
+    "disk.seq-read linux-stubdom": "better",
+  });
+  expect(comparisonText(compare(before, after)).split("\n")).toEqual([
+    "worse by 1.25: disk.seq-read of dom0, 100 to 80.0 MB/s (tolerance 10 %)",
+    "worse by 1.20: access.port of dom0, 10.0 to 12.0 µs (tolerance 10 %)",
+    "better by 1.25: access.port of linux-stubdom, 10.0 to 8.00 µs (tolerance 10 %)",
+    "better by 1.20: disk.seq-read of linux-stubdom, 100 to 120 MB/s (tolerance 10 %)",
+    "0 of 4 figures are the same within their tolerance",
+  ]);
+});
+
+test("noise widens what is tolerated, on both sides", () => {
+  const quiet = { "access.port": { dom0: [10, 10, 10] } };
+  const noisy = { "access.port": { dom0: [9, 11.5, 14] } };
+  expect(verdicts(results(quiet), results({ "access.port": { dom0: [11.5] } }))).toEqual({
+    "access.port dom0": "worse",
+  });
+  expect(verdicts(results(quiet), results(noisy))).toEqual({ "access.port dom0": "same" });
+  expect(verdicts(results(noisy), results(quiet))).toEqual({ "access.port dom0": "same" });
+});
+
+test("where instructions are counted, two in a hundred are a change; a figure of another clock is not so exact", () => {
+  const host = { ...about.host, icount: true };
+  const figures = (port: number, read: number) => ({
+    "access.port": { dom0: [port] },
+    "disk.seq-read": { dom0: [read] },
+  });
+  const before = results(figures(1000, 1000), { host });
+  expect(verdicts(before, results(figures(1009, 1020), { host }))).toEqual({
+    "access.port dom0": "same",
+    "disk.seq-read dom0": "same",
+  });
+  expect(verdicts(before, results(figures(1020, 1000), { host }))["access.port dom0"]).toBe("worse");
+  expect(verdicts(before, results(figures(980, 1000), { host }))["access.port dom0"]).toBe("better");
+});
+
+test("what only one has, and nothing to something, is told", () => {
+  const before = results({
+    "access.port": { dom0: [1], "linux-stubdom": "broken" },
+    "idle.stubdom": { "linux-stubdom": [0] },
+  });
+  const after = results({
+    "access.port": { dom0: "gone", "linux-stubdom": [1] },
+    "idle.stubdom": { "linux-stubdom": [2] },
+  });
+  const { changes, missing } = compare(before, after);
+  expect(changes).toEqual([]);
+  expect(missing).toEqual([
+    "idle.stubdom of linux-stubdom: 0 before, 2 now",
+    "access.port of dom0: not measured now",
+    "access.port of linux-stubdom: not measured before",
+  ]);
+});
+
+test("results of another host or with other settings are compared with a warning", () => {
+  const other = results(
+    {},
+    { host: { ...about.host, xen: "Xen 4.17" }, settings: { ...about.settings, quick: true } },
+  );
+  expect(compare(example, other).warnings).toEqual([
+    "host.xen differs: Xen 4.20.0 before, Xen 4.17 now",
+    "settings.quick differs: false before, true now",
+  ]);
+});

@@ -1,0 +1,140 @@
+import { execFileSync } from "node:child_process";
+import { describe, expect, test } from "vitest";
+import { MEASURES } from "../../../scripts/bench/measures.ts";
+import {
+  leastMemory,
+  newProcesses,
+  perGuest,
+  probeLine,
+  probes,
+  processes,
+  processScript,
+  shellQemuStart,
+  xlInfo,
+  xlList,
+} from "../../../scripts/bench/readings.ts";
+import { guestFigures, guestJobs, scratchMiB, settingsOf } from "../../../scripts/bench/settings.ts";
+
+describe("what the guest's program says", () => {
+  test("is found on the console by its label, the last time", () => {
+    const console = [
+      "guest: up 1.2",
+      "guest: probe port port ns=100 count=4",
+      "guest: probe none cpu ns=1 count=1",
+      "[   3.0] guest: probe port port ns=200 count=4\r",
+    ];
+    expect(probes(console)).toEqual(
+      new Map([
+        ["port", "port ns=200 count=4"],
+        ["none", "cpu ns=1 count=1"],
+      ]),
+    );
+    expect(probeLine("disk ns=100 bytes=8 p99=7")).toEqual({ ns: 100, bytes: 8, p99: 7 });
+  });
+
+  test.each(["", "disk failed /dev/sdb errno=2", "sh: /boot/probe: not found"])("%j is a failure", (line) => {
+    expect(() => probeLine(line)).toThrow(/program says/);
+  });
+});
+
+test("xl list", () => {
+  const text = `Name                                        ID   Mem VCPUs	State	Time(s)
+Domain-0                                     0  1024     1     r-----      12.3
+bench0                                       3    64     1     -b----       0.7
+bench0-dm                                    4    64     1     -b----       0.2
+(null)                                       5     0     1     --psrd       0.0
+`;
+  expect(xlList(text).get("bench0-dm")).toEqual({ domid: 4, memory: 64, seconds: 0.2 });
+  expect(xlList(text).size).toBe(4);
+});
+
+test("xl info", () => {
+  const text =
+    "host                   : dom0\nfree_memory            : 4321\nxen_version            : 4.20.0\n";
+  expect([xlInfo(text, "free_memory"), xlInfo(text, "xen_version"), xlInfo(text, "none")]).toEqual([
+    "4321",
+    "4.20.0",
+    "",
+  ]);
+});
+
+describe("processes of dom0", () => {
+  test("that were not there before", () => {
+    const before = processes("1 500 10 init\n20 100 1 xenstored\n");
+    const after = processes(
+      "1 600 12 init\n20 100 1 xenstored\n30 9000 50 qemu-system-i38\n31 80 2 xl\nnonsense\n",
+    );
+    expect(newProcesses(before, after, ["xl"])).toEqual([
+      { name: "qemu-system-i38", kib: 9000, switches: 50 },
+    ]);
+  });
+
+  test("are listed by a script that any shell runs", () => {
+    const own = processes(execFileSync("sh", ["-c", processScript]).toString()).get(process.pid);
+    expect(own?.kib).toBeGreaterThan(1000);
+    expect(own?.switches).toBeGreaterThan(0);
+  }, 60_000);
+});
+
+test("what stub domains tell of themselves", () => {
+  expect(leastMemory("40000 of 60000, least 30000")).toBe(30000);
+  expect([leastMemory(undefined), leastMemory("?")]).toEqual([undefined, undefined]);
+  expect(shellQemuStart("x\nshell: QEMU after 3.41 s; began 1.0, waited")).toBeCloseTo(3410, 6);
+  expect(shellQemuStart("")).toBeUndefined();
+});
+
+test("what each further guest costs", () => {
+  expect(perGuest([1, 2, 4, 8].map((guests) => ({ guests, value: 100 + 130 * guests })))).toBeCloseTo(130, 9);
+});
+
+describe("settings", () => {
+  test("each job of the guest gives figures that exist", () => {
+    const settings = settingsOf({ quick: false, minios: false, icount: false });
+    const values = { ns: 1000, count: 10, bytes: 4096, received: 9, p50: 1, p90: 2, p99: 3, max: 4 };
+    const labels = guestJobs(settings).flatMap(
+      (job) => /^(?:probe|mmio|beside):([^:]+):/.exec(job)?.[1] ?? [],
+    );
+    const ids = labels.flatMap((label) => guestFigures(label, values).map(([id]) => id));
+    expect(new Set(ids).size).toBe(ids.length);
+    const expected = MEASURES.filter(({ group }) => ["access", "disk", "network"].includes(group)).map(
+      ({ id }) => id,
+    );
+    expect(ids.sort()).toEqual(expected.sort());
+    expect(() => guestFigures("nothing", values)).toThrow("nothing");
+    expect(() => guestFigures("port", { ns: 1 })).toThrow("no count=");
+  });
+
+  test("the jobs fit on a kernel's command line, and hold nothing that the guest's init would split", () => {
+    const jobs = guestJobs(settingsOf({ quick: false, minios: true, icount: false }));
+    expect(jobs.join(",").length).toBeLessThan(1500);
+    for (const job of jobs) expect(job).toMatch(/^[a-z0-9:./-]+$/);
+  });
+
+  test("figures in their units", () => {
+    expect(guestFigures("port", { ns: 50_000, count: 10 })).toEqual([["access.port", 5]]);
+    expect(guestFigures("cpu", { ns: 50_000, count: 10 })).toEqual([["access.cpu", 5000]]);
+    expect(guestFigures("seq-read", { ns: 1e9, bytes: 2e6 })).toEqual([["disk.seq-read", 2]]);
+    expect(guestFigures("udp", { ns: 5e8, count: 100, received: 90 })).toEqual([["network.udp", 180]]);
+  });
+
+  test("short, with MiniOS, counted, or in part", () => {
+    const choice = { quick: false, minios: false, icount: false };
+    expect(settingsOf(choice)).toMatchObject({ runs: 5, controller: "ahci" });
+    expect(settingsOf(choice).groups).toContain("density");
+    const quick = settingsOf({ ...choice, quick: true, minios: true });
+    expect(quick).toMatchObject({ runs: 2, controller: "ide" });
+    expect(quick.groups).not.toContain("density");
+    expect(settingsOf({ ...choice, icount: true }).groups).toEqual(["start", "access"]);
+    expect(settingsOf({ ...choice, quick: true, only: ["save"], runs: 3 })).toMatchObject({
+      groups: ["save"],
+      runs: 3,
+    });
+    expect(() => settingsOf({ ...choice, only: ["disc"] })).toThrow(/no group disc; there are resources, /);
+    expect(() => settingsOf({ ...choice, runs: 0 })).toThrow(/--runs 0/);
+    expect(() => settingsOf({ ...choice, runs: Number.NaN })).toThrow(/--runs NaN/);
+  });
+
+  test("the scratch disk holds what is read in order", () => {
+    expect(scratchMiB(settingsOf({ quick: false, minios: false, icount: false }))).toBe(16);
+  });
+});
