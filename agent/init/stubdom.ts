@@ -115,7 +115,7 @@ export class Stubdom {
     const [, identity] = await Promise.all([announcePrimaryConsole(store), readIdentity(store)]);
     const home = `/local/domain/${identity.domid}/device-model/${identity.target}`;
     this.#identity = identity;
-    this.#report = new DomainReport(store, `${home}/agent`, log);
+    this.#report = new DomainReport(store.background, `${home}/agent`, log);
     this.#report.open(identity.domid, version);
     for (const time of this.#phases.times) this.#report.phase(time);
     log.info({}, `stubdom ${version}: domain ${identity.domid} serves domain ${identity.target}`);

@@ -36,6 +36,17 @@ class Transaction extends Operations {
   }
 }
 
+/** Requests that let all others go first; see {@link XenstoreClient.background}. */
+class Background extends Operations {
+  protected override request<N extends MessageName>(
+    type: N,
+    body: RequestBody<N>,
+    operand: string,
+  ): Promise<ReplyBody<N>> {
+    return this.connection.request(type, body, operand, { background: true });
+  }
+}
+
 /** The agent's connection to xenstored. See {@link Operations} for what it reads and writes. */
 export class XenstoreClient extends Operations {
   #nextToken = 1;
@@ -60,6 +71,11 @@ export class XenstoreClient extends Operations {
       platform.clock,
       options,
     );
+  }
+
+  /** The same operations for what nobody waits for: sent in their order, when no other request waits. */
+  get background(): Operations {
+    return new Background(this.connection, 0);
   }
 
   /** Requests without a reply yet; while it is 0 and no watch fires, nothing here wakes. */

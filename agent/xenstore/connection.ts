@@ -41,6 +41,7 @@ interface Pending {
   readonly operand: string;
   readonly transactionId: number;
   readonly packet: Uint8Array;
+  readonly background: boolean;
   resolve(packet: Packet): void;
   reject(error: XenstoreFailure): void;
 }
@@ -62,7 +63,7 @@ const closedByUs = "closed by the agent";
  * - it never ends and never would block on write: only a reply's deadline tells that xenstored is gone.
  */
 export class Connection {
-  /** In the order in which they were asked for; the first one is under way. */
+  /** In the order in which they were asked for; those in the background are sent when no other one waits. */
   readonly #pending = new Map<number, Pending>();
   /** The request under way, 0 for none. */
   #current = 0;
@@ -87,16 +88,19 @@ export class Connection {
     void this.#receive();
   }
 
-  /** `operand` names the request in errors: a path, or a domid. */
+  /**
+   * `operand` names the request in errors: a path, or a domid. A request in the background lets all others go
+   * first, and keeps its place among its like.
+   */
   async request<N extends MessageName>(
     type: N,
     body: RequestBody<N>,
     operand: string,
-    transactionId = 0,
+    { transactionId = 0, background = false }: { transactionId?: number; background?: boolean } = {},
   ): Promise<ReplyBody<N>> {
     const payload = (messages[type].request.encode as (value: RequestBody<N>) => Uint8Array)(body);
     if (headerSize + payload.length > payloadLimit) throw new XenstoreError("E2BIG", type, operand);
-    const packet = await this.#exchange(type, payload, operand, transactionId);
+    const packet = await this.#exchange(type, payload, operand, transactionId, background);
     if (packet.type === "error") {
       throw new XenstoreError(messages.error.reply.decode(packet.payload), type, operand);
     }
@@ -132,7 +136,13 @@ export class Connection {
     this.#lose(closedByUs);
   }
 
-  #exchange(type: MessageName, payload: Uint8Array, operand: string, transactionId: number): Promise<Packet> {
+  #exchange(
+    type: MessageName,
+    payload: Uint8Array,
+    operand: string,
+    transactionId: number,
+    background: boolean,
+  ): Promise<Packet> {
     return new Promise((resolve, reject) => {
       if (this.#lost !== undefined) {
         reject(new ConnectionLost(this.#lost, `${type} ${operand}`));
@@ -140,7 +150,7 @@ export class Connection {
       }
       const requestId = this.#takeId();
       const packet = encodePacket({ type, requestId, transactionId, payload });
-      this.#pending.set(requestId, { type, operand, transactionId, packet, resolve, reject });
+      this.#pending.set(requestId, { type, operand, transactionId, packet, background, resolve, reject });
       if (this.#current === 0) this.#sendNext();
     });
   }
@@ -148,7 +158,7 @@ export class Connection {
   #sendNext(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
-    const next = this.#pending.entries().next().value;
+    const next = this.#next();
     this.#current = next?.[0] ?? 0;
     if (next === undefined) return;
     const [requestId, { type, operand, packet }] = next;
@@ -160,6 +170,11 @@ export class Connection {
         this.#lose(String(error));
       }
     });
+  }
+
+  #next(): [number, Pending] | undefined {
+    for (const entry of this.#pending) if (!entry[1].background) return entry;
+    return this.#pending.entries().next().value;
   }
 
   /** Nothing more can be asked: the request may still lie in the device's buffer. */

@@ -85,7 +85,7 @@ export class Operations {
     body: RequestBody<N>,
     operand: string,
   ): Promise<ReplyBody<N>> {
-    return this.connection.request(type, body, operand, this.transactionId);
+    return this.connection.request(type, body, operand, { transactionId: this.transactionId });
   }
 
   /**

@@ -70,7 +70,7 @@ static void free_vector(JSContext *ctx, char **vector)
     js_free(ctx, vector);
 }
 
-/* In the child, until execve: only async-signal-safe calls. Returns only to report errno. */
+/* In the child, in our memory, until execve: only system calls. Returns only to report errno. */
 static void become(char **argv, char **env, int *fds, int count, int flags)
 {
     sigset_t none;
@@ -97,13 +97,35 @@ static void become(char **argv, char **env, int *fds, int count, int flags)
     execve(argv[0], argv, env);
 }
 
+/*
+ * -> pid, or -errno. The child borrows our memory until it executes the program, and we stand still that long:
+ * copying page tables is slow in a PV domain, where each new one is Xen's business, and so is every page that
+ * either side writes after.
+ */
+static pid_t start(char **argv, char **env, int *fds, int count, int flags)
+{
+    volatile int failure = 0; /* the child writes it */
+    pid_t pid = vfork();
+
+    if (pid == 0) {
+        become(argv, env, fds, count, flags);
+        failure = errno;
+        _exit(127);
+    }
+    if (pid < 0)
+        return -errno;
+    if (failure)
+        waitpid(pid, NULL, 0);
+    return failure ? -failure : pid;
+}
+
 /* spawn(argv, env, descriptors (-1: /dev/null), flags) -> pid */
 NATIVE(native_spawn)
 {
     char **args = NULL, **env = NULL;
-    int fds[most_descriptors], report[2];
+    int fds[most_descriptors];
     int64_t count;
-    int32_t flags, failure = 0;
+    int32_t flags;
     JSValue result = JS_EXCEPTION;
 
     if (native_length(ctx, argv[2], &count) || JS_ToInt32(ctx, &flags, argv[3]))
@@ -123,39 +145,7 @@ NATIVE(native_spawn)
         result = JS_NewInt32(ctx, -EINVAL);
         goto out;
     }
-    if (pipe2(report, O_CLOEXEC)) {
-        result = native_result(ctx, -1);
-        goto out;
-    }
-    pid_t pid = fork();
-    if (pid == 0) {
-        /* The report must not sit where a descriptor of the child is to go. */
-        int high = fcntl(report[1], F_DUPFD_CLOEXEC, most_descriptors + 1);
-        become(args, env, fds, (int)count, flags);
-        failure = errno;
-        if (write(high, &failure, sizeof failure) < 0)
-            _exit(126);
-        _exit(127);
-    }
-    if (pid < 0) {
-        result = native_result(ctx, -1);
-    } else {
-        close(report[1]);
-        ssize_t got;
-        do
-            got = read(report[0], &failure, sizeof failure);
-        while (got < 0 && errno == EINTR);
-        report[1] = -1;
-        if (got == sizeof failure) {
-            waitpid(pid, NULL, 0);
-            result = JS_NewInt32(ctx, -failure);
-        } else {
-            result = JS_NewInt32(ctx, pid);
-        }
-    }
-    close(report[0]);
-    if (report[1] >= 0)
-        close(report[1]);
+    result = JS_NewInt32(ctx, start(args, env, fds, (int)count, flags));
 out:
     free_vector(ctx, args);
     free_vector(ctx, env);

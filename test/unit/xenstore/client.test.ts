@@ -45,6 +45,22 @@ describe("single requests", () => {
     expect(await client.read("long")).toEqual(value);
   });
 
+  it("lets what is in the background wait for all others, in its own order", async () => {
+    daemon.set(`${home}/target`, "4", self);
+    const order: string[] = [];
+    const done = (name: string) => () => void order.push(name);
+    await Promise.all([
+      // Under way at once, for nothing else is asked yet.
+      client.background.write("a", "1").then(done("a")),
+      client.background.write("b", "2").then(done("b")),
+      client.background.write("b", "3").then(done("b again")),
+      client.readText("target").then(done("target")),
+      client.write("c", "4").then(done("c")),
+    ]);
+    expect(order).toEqual(["a", "target", "c", "b", "b again"]);
+    expect(await client.readText("b")).toBe("3");
+  });
+
   it("writes, makes, lists and removes", async () => {
     await client.write("a/b", "one");
     await client.write("a/c", Uint8Array.of(0));
