@@ -7,6 +7,7 @@
  *     3 to 7  `device/console/N`  the guest's serial ports, in order
  */
 import type { FileSystem } from "../platform/port.ts";
+import { XenstoreError } from "../xenstore/errors.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BadNode } from "./errors.ts";
 import { backendRemedy, type Ends, type Frontend, parseEnds, readNodes, XenbusState } from "./xenbus.ts";
@@ -81,7 +82,13 @@ export class ConsoleFrontend implements Frontend {
  * Tells dom0 that console 0 is in use. QEMU from 8.2 on serves a console only once its frontend says so;
  * Linux says it for none but the others, and until somebody does, what is written fills the ring and then
  * holds the kernel up for ever. PID 1's first act.
+ *
+ * libxl before 4.18 keeps the node to itself; its consoles are served without it, and the refusal is no error.
  */
-export function announcePrimaryConsole(store: Operations): Promise<void> {
-  return store.write("console/state", String(XenbusState.Connected));
+export async function announcePrimaryConsole(store: Operations): Promise<void> {
+  try {
+    await store.write("console/state", String(XenbusState.Connected));
+  } catch (error) {
+    if (!(error instanceof XenstoreError && error.code === "EACCES")) throw error;
+  }
 }
