@@ -19,8 +19,9 @@ const NATIVE = join(PROJECT, "bundler/native");
 /** Provided by our C code; everything else must be inside the bundle. */
 const NATIVE_MODULE = "stubdom-native";
 
-/** What needs more than QuickJS has, and what stands in for it. */
+/** What needs more than QuickJS has, or would only be loaded, and what stands in for it. */
 const ALIASES: Readonly<Record<string, string>> = {
+  "@pinojs/redact": join(PROJECT, "bundler/shims/redact.ts"),
   "string-width": join(PROJECT, "bundler/shims/string-width.ts"),
 };
 /** yargs' browser build imports two packages from the network: the same ones come from npm. */

@@ -2,7 +2,7 @@ import { type Logger, silentLogger } from "../log/logger.ts";
 import type { ExitStatus, Platform, SignalName } from "../platform/port.ts";
 import { SocketStream } from "../platform/stream.ts";
 import { QmpClient } from "../qmp/client.ts";
-import { isJsonObject, type JsonValue } from "../qmp/framing.ts";
+import { isJsonObject, type JsonValue } from "../qmp/json.ts";
 import { guestUuid } from "../savestate/context.ts";
 import { TransferError } from "../savestate/errors.ts";
 import { defaultSettings, savePath } from "./settings.ts";

@@ -4,7 +4,7 @@
  */
 import type { Logger } from "../log/logger.ts";
 import type { Clock, Timer } from "../platform/port.ts";
-import type { JsonObject } from "../qmp/framing.ts";
+import type { JsonObject } from "../qmp/json.ts";
 
 /** After the first error of a kind, the next of its kind are counted for so long, in milliseconds. */
 const burst = 10_000;

@@ -4,7 +4,7 @@
  */
 import type { QmpClient } from "../qmp/client.ts";
 import { QmpCommandError, QmpFramingError } from "../qmp/errors.ts";
-import { isJsonObject, type JsonValue } from "../qmp/framing.ts";
+import { isJsonObject, type JsonValue } from "../qmp/json.ts";
 
 export type Qmp = Pick<QmpClient, "execute" | "executeWith">;
 

@@ -1,4 +1,4 @@
-import type { JsonObject } from "../qmp/framing.ts";
+import type { JsonObject } from "../qmp/json.ts";
 
 /**
  * What the command line in the debug shell asks PID 1: one JSON question a connection, ended by a newline;

@@ -1,7 +1,7 @@
 import type { Frontends } from "../frontends/discover.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
-import { stateDevice } from "../savestate/protocol.ts";
+import { stateDevice } from "../savestate/state-device.ts";
 import { BootError } from "./errors.ts";
 
 /**

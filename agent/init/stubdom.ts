@@ -2,52 +2,31 @@ import { decodeText } from "../bytes/text.ts";
 import type { Config } from "../config/fields.ts";
 import { announcePrimaryConsole } from "../frontends/console.ts";
 import { allFrontends, discoverFrontends, type Frontends } from "../frontends/discover.ts";
-import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
-import { CdDrives } from "../hotplug/cd-drives.ts";
-import { DiskErrors } from "../hotplug/disk-errors.ts";
-import { NicLinks } from "../hotplug/nic-links.ts";
-import { printable } from "../log/format.ts";
 import type { Log } from "../log/log.ts";
-import { Passthrough } from "../passthrough/passthrough.ts";
+import type { Passthrough } from "../passthrough/passthrough.ts";
 import type { Platform, SignalName } from "../platform/port.ts";
-import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
-import { qemuCommandLine } from "../qemu/arguments.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
-import { driveFiles } from "../qemu/drives.ts";
 import type { QemuEnded } from "../qemu/errors.ts";
-import { QemuSupervisor } from "../qemu/supervisor.ts";
+import type { QemuSupervisor } from "../qemu/supervisor.ts";
 import type { QmpEvent } from "../qmp/client.ts";
-import { isJsonObject, type JsonObject } from "../qmp/framing.ts";
-import { toolstackSession } from "../qmp/toolstack.ts";
-import { serveVchan } from "../qmp/vchan.ts";
+import { isJsonObject, type JsonObject } from "../qmp/json.ts";
 import type { StateContext } from "../savestate/context.ts";
-import { type Incoming, openIncoming } from "../savestate/restore.ts";
-import { StateSaver } from "../savestate/save.ts";
-import { Screen, screenArguments } from "../screen/screen.ts";
 import { version } from "../version.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
 import { Children } from "./children.ts";
 import { type Identity, loadConfig, readArguments, readIdentity } from "./configuration.ts";
 import type { Question } from "./control-protocol.ts";
-import { serveControl } from "./control-server.ts";
 import { BootError } from "./errors.ts";
 import { applySettings } from "./limits.ts";
 import { MemoryWatch, peakResident } from "./memory.ts";
 import { neededFrontends, unemulatedDisks } from "./needed.ts";
 import { Phases } from "./phases.ts";
 import { DomainReport } from "./report.ts";
-import { shellSession } from "./shell.ts";
+import type { Serving, ServingContext } from "./serving.ts";
 import type { DeviceStatus, StubdomStatus } from "./status.ts";
 
-const program = "/usr/bin/qemu-system-i386";
-/** Where QEMU listens for the toolstack's sessions. */
-const toolstackSocket = "/run/qmp-toolstack.sock";
-/** QEMU's descriptors, by the number that it knows each by. */
-const agentMonitor = 3;
-const toolstackMonitor = 4;
-const firstTap = 5;
 /** How long the last words to xenstore may take before the machine ends without them, in milliseconds. */
 const lastWords = 1000;
 /** QEMU is asked three ways to end, which takes 3 s; one that cannot even be killed is left to the hypervisor. */
@@ -81,13 +60,9 @@ export class Stubdom {
   #commandLine: readonly Uint8Array[] = [];
   #found: Frontends = noFrontends;
   readonly #outcomes = new Map<Frontend, FrontendOutcome>();
-  #joints: readonly Joint[] = [];
   #passthrough: Passthrough | undefined;
-  #screen: Screen | undefined;
-  #diskErrors: DiskErrors | undefined;
-  /** What follows devices that come and go. */
-  #followers: readonly { follow(): Promise<void>; stop(): void }[] = [];
   #qemu: QemuSupervisor | undefined;
+  #serving: Serving | undefined;
   #error: string | undefined;
   #ending = false;
 
@@ -127,30 +102,44 @@ export class Stubdom {
     platform.processes.onSignals(["SIGCHLD", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"], (signal) =>
       this.#signalled(signal),
     );
-    if (config.shell) this.#openShell(store, `${home}/agent/shell`);
-    const dm = await readArguments(store, identity.target);
+    if (config.shell) await this.#openShell(store, `${home}/agent/shell`);
+    const dm = await readArguments(platform, store, identity.target);
     this.#arguments = dm;
 
     this.#phases.enter("frontends");
-    await this.#connectFrontends(store, dm, config);
-    const passthrough = new Passthrough(store, platform, log, config.pciDeadline, (text) =>
-      this.#complain(text),
-    );
-    this.#passthrough = passthrough;
+    // Bytecode takes time to load, which the backends need as well.
+    const [, { joinNetworks, launchQemu }] = await Promise.all([
+      this.#connectFrontends(store, dm, config),
+      import("./launch.ts"),
+    ]);
     // libxl adds devices when QEMU runs; these are named in device_model_args.
-    await Promise.all(dm.passthrough.map((host) => passthrough.answers(host)));
+    if (dm.passthrough.length > 0) {
+      const passthrough = await this.#passedThrough(store, config);
+      await Promise.all(dm.passthrough.map((host) => passthrough.answers(host)));
+    }
 
     this.#phases.enter("network");
-    if (dm.nics.length > 0) {
-      const joiner = new NetworkJoiner(platform, config.netJoint, log);
-      this.#joints = await joiner.joinAll(dm.nics);
-    }
+    const launch = { platform, log, dm, config };
+    const joints = await joinNetworks(launch);
 
     this.#phases.enter("qemu-start");
     this.#memory.look();
     const state: StateContext = { platform, xenstore: store, log, ...identity };
-    const incoming = dm.restoring ? await openIncoming(state) : undefined;
-    const qemu = this.#startQemu(dm, config, incoming);
+    const incoming = dm.restoring
+      ? await (await import("../savestate/restore.ts")).openIncoming(state)
+      : undefined;
+    const screen = this.#found.framebuffers.length > 0;
+    const { qemu, argv } = launchQemu(
+      launch,
+      { joints, screen, incoming },
+      {
+        onEvent: (event) => this.#happened(event),
+        onMonitorBroken: (error) => this.#complain(error.message),
+      },
+    );
+    this.#commandLine = argv;
+    this.#children.onExit(qemu.pid, (status) => qemu.exited(status));
+    void qemu.ended.then((ended) => this.#qemuEnded(ended));
     this.#qemu = qemu;
     this.#report.write("qemu/pid", qemu.pid);
     log.info({ pid: qemu.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
@@ -159,27 +148,16 @@ export class Stubdom {
     incoming?.feed().catch((error: unknown) => this.fail(error));
 
     this.#phases.enter("qemu-answers");
-    await qemu.ready(config.qemuDeadline, config.lateNotice, () =>
+    const ready = qemu.ready(config.qemuDeadline, config.lateNotice, () =>
       this.#warn(
         `QEMU has not answered on QMP for ${config.lateNotice / 1000} s; it is given ${config.qemuDeadline / 1000} s; see its lines above, or raise stubdom.qemu_deadline`,
       ),
     );
+    const loading = this.#loadServing({ store, config, dm, state, joints, qmp: qemu.qmp });
+    const [serving] = await Promise.all([loading, ready]);
     this.#phases.enter("running");
     store.deadline = runningStoreDeadline;
-    await this.#followDevices(store, dm, config, identity.target, qemu);
-    const save = "xen-save-devices-state";
-    const saver = new StateSaver(state, qemu.qmp);
-    const takeOver = new Map([[save, passthrough.unlessAssigned(save, saver.handler)]]);
-    const gates = new Map([["device_add", passthrough.beforeDeviceAdd]]);
-    const connect = () => {
-      this.#memory.look();
-      const fd = platform.sockets.connectUnix(toolstackSocket);
-      return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
-    };
-    this.#serve(store, "QMP", `${home}/qmp-vchan`, (client) =>
-      toolstackSession(client, { log, connect, takeOver, gates, onCut: (problem) => this.#warn(problem) }),
-    );
-    this.#showScreen(store);
+    await serving.begin(`${home}/qmp-vchan`);
     this.#memory.look();
     // What was late has come.
     if (this.#error !== undefined) this.#report.write("error", "");
@@ -248,126 +226,42 @@ export class Stubdom {
     this.platform.sockets.terminalRaw(fd);
   }
 
-  /** QEMU's monitors, its TAP devices and its process. */
-  #startQemu(dm: DmArguments, config: Config, incoming: Incoming | undefined): QemuSupervisor {
-    const { platform, log } = this;
-    const [ours, theirs] = platform.sockets.socketPair();
-    const listener = platform.sockets.listenUnix(toolstackSocket);
-    const descriptors = new Map([
-      [agentMonitor, theirs],
-      [toolstackMonitor, listener],
-      ...this.#joints.map(({ descriptor }, i) => [firstTap + i, descriptor] as const),
+  async #passedThrough(store: XenstoreClient, config: Config): Promise<Passthrough> {
+    const { Passthrough } = await import("../passthrough/passthrough.ts");
+    this.#passthrough ??= new Passthrough(store, this.platform, this.log, config.pciDeadline, (text) =>
+      this.#complain(text),
+    );
+    return this.#passthrough;
+  }
+
+  /** What is needed once QEMU runs, loaded while it starts. */
+  async #loadServing(
+    given: Pick<ServingContext, "store" | "config" | "dm" | "state" | "joints" | "qmp">,
+  ): Promise<Serving> {
+    const [{ Serving }, passthrough] = await Promise.all([
+      import("./serving.ts"),
+      this.#passedThrough(given.store, given.config),
     ]);
-    const stateNumber = firstTap + this.#joints.length;
-    if (incoming !== undefined) descriptors.set(stateNumber, incoming.descriptor);
-    const { argv, notes } = qemuCommandLine(dm, {
-      program,
-      agentMonitor,
-      toolstackMonitor,
-      // joinAll keeps the order of the NICs.
-      taps: new Map(dm.nics.map(({ netdev }, i) => [netdev, firstTap + i])),
-      ...(this.#hasScreen && { screen: screenArguments }),
-      config,
-      ...(incoming !== undefined && { incoming: `fd:${stateNumber}` }),
-    });
-    for (const note of notes) log.info({}, note);
-    this.#commandLine = argv;
-    for (const joint of this.#joints) joint.handedOver();
-    const files = driveFiles(dm.options);
-    this.#diskErrors = new DiskErrors({
-      clock: platform.clock,
-      log,
-      nameOf: (device) => this.#driveName(device, files.get(device)),
-      complain: (text) => this.#complain(text),
-    });
-    const qemu = new QemuSupervisor(platform, log, {
-      argv,
-      env: [],
-      descriptors,
-      monitor: ours,
-      onEvent: (event) => this.#happened(event),
-      onMonitorBroken: (error) => this.#complain(error.message),
-    });
-    this.#children.onExit(qemu.pid, (status) => qemu.exited(status));
-    void qemu.ended.then((ended) => this.#qemuEnded(ended));
-    return qemu;
-  }
-
-  get #hasScreen(): boolean {
-    return this.#found.framebuffers.length > 0;
-  }
-
-  /**
-   * Devices that dom0 changes under the running guest. To be called before the toolstack is served: it changes
-   * a CD in a session of its own.
-   */
-  async #followDevices(
-    store: XenstoreClient,
-    dm: DmArguments,
-    config: Config,
-    target: number,
-    { qmp }: QemuSupervisor,
-  ): Promise<void> {
     const { platform, log } = this;
-    const complain = (text: string) => this.#complain(text);
-    const cds = this.#found.disks.filter(({ cdrom }) => cdrom);
-    // joinAll keeps the order of the NICs.
-    const nics = this.#joints.map((joint, i) => {
-      const front = this.#found.nics.find(({ devid }) => devid === joint.nic.devid);
-      return { joint, netdev: dm.nics[i]?.netdev ?? "", backendDomid: front?.backendDomid ?? 0 };
+    this.#serving = new Serving({
+      ...given,
+      ...{ platform, log, passthrough, found: this.#found },
+      warn: (text) => this.#warn(text),
+      complain: (text) => this.#complain(text),
+      busy: () => void this.#memory.look(),
     });
-    const followers = [
-      new CdDrives({
-        ...{ platform, store, qmp, log, complain },
-        deadline: config.frontendDeadline,
-        started: cds.map(({ id }) => id),
-      }),
-      new NicLinks({ store, qmp, log, target, nics, complain }),
-    ];
-    this.#followers = followers;
-    try {
-      await Promise.all(followers.map((follower) => follower.follow()));
-    } catch (error) {
-      complain(
-        `changes of CDs and NICs are not noticed: ${String(error)}; shut the guest down and start it again before you change one`,
-      );
-    }
+    return this.#serving;
   }
 
-  /** The guest runs without; so nothing waits for it, and dom0 may offer it late. */
-  #showScreen(store: XenstoreClient): void {
-    const { framebuffers, keyboards } = this.#found;
-    const [framebuffer] = framebuffers;
-    if (framebuffer === undefined) return;
-    this.#screen = new Screen({
-      platform: this.platform,
-      store,
-      log: this.log,
-      framebuffer,
-      keyboards,
-    });
-  }
-
-  /** For people; `device` is a word of QEMU's. */
-  #driveName(device: string, file: string | undefined): string {
-    const number = /^ide-([0-9]+)$/.exec(device)?.[1];
-    const disk = this.#found.disks.find((each) => each.device === file || String(each.id) === number);
-    return disk === undefined
-      ? `QEMU's drive ${printable(device) || "without a name"}`
-      : `${disk.label} (${device})`;
-  }
-
-  #happened({ name, data }: QmpEvent): void {
-    if (name === "BLOCK_IO_ERROR") this.#diskErrors?.happened(data);
-    this.log.debug({}, `QEMU event ${name} ${JSON.stringify(data)}`);
+  #happened(event: QmpEvent): void {
+    this.#serving?.happened(event);
+    this.log.debug({}, `QEMU event ${event.name} ${JSON.stringify(event.data)}`);
     this.#memory.look();
   }
 
   async #qemuEnded(ended: QemuEnded): Promise<void> {
     const { code, signal } = ended.status;
-    this.#screen?.stop();
-    this.#diskErrors?.stop();
-    for (const follower of this.#followers) follower.stop();
+    this.#serving?.stop();
     this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
     if (this.#ending) return;
     if (code !== 0) return this.fail(ended);
@@ -441,26 +335,11 @@ export class Stubdom {
     this.#report?.write("error", text);
   }
 
-  /** Sessions with dom0, over a vchan that is offered at `path`. */
-  #serve(
-    store: XenstoreClient,
-    label: string,
-    path: string,
-    session: (client: ByteStream) => Promise<boolean>,
-  ): void {
-    const { vchans, descriptors, clock } = this.platform;
-    const withdraw = async () => {
-      await Promise.all(["ring-ref", "event-channel"].map((node) => store.remove(`${path}/${node}`)));
-    };
-    serveVchan({ vchans, descriptors, clock, log: this.log, label, domid: 0, path, withdraw, session });
-  }
-
-  /** For debugging alone: a root shell for dom0, and the socket that the command line asks. */
-  #openShell(store: XenstoreClient, path: string): void {
-    serveControl(this.platform, this.log, (question) => this.#answer(question));
-    this.#serve(store, "debug shell", path, (client) =>
-      shellSession(this.platform, this.#children, this.log, client),
-    );
+  /** For debugging alone. */
+  async #openShell(store: XenstoreClient, path: string): Promise<void> {
+    const { openDebugShell } = await import("./debugging.ts");
+    const { platform, log } = this;
+    openDebugShell({ platform, log, store }, this.#children, path, (question) => this.#answer(question));
   }
 
   async #answer(question: Question): Promise<unknown> {
@@ -502,6 +381,7 @@ export class Stubdom {
 
   #status(): StubdomStatus {
     const pid = this.#qemu?.pid;
+    const screen = this.#serving?.screen;
     const peak = pid === undefined ? undefined : peakResident(this.platform.files, pid);
     return {
       version,
@@ -511,9 +391,7 @@ export class Stubdom {
       phases: this.#phases.times,
       qemu: { ...(pid !== undefined && { pid }), ...(peak !== undefined && { peakKib: peak }) },
       memory: this.#memory.look(),
-      ...(this.#screen && {
-        screen: { shown: this.#screen.summary, counters: this.#screen.counters },
-      }),
+      ...(screen && { screen: { shown: screen.summary, counters: screen.counters } }),
       error: this.#error,
     };
   }

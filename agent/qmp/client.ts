@@ -3,14 +3,8 @@ import type { Logger } from "../log/logger.ts";
 import type { Clock, Timer } from "../platform/port.ts";
 import type { PassingStream } from "../platform/stream.ts";
 import { QmpCommandError, QmpConnectionClosed, QmpError, QmpFramingError, QmpTimeout } from "./errors.ts";
-import {
-  isJsonObject,
-  type JsonObject,
-  type JsonValue,
-  type Message,
-  MessageReader,
-  replyBounds,
-} from "./framing.ts";
+import { type Message, MessageReader, replyBounds } from "./framing.ts";
+import { isJsonObject, type JsonObject, type JsonValue } from "./json.ts";
 
 export interface QmpEvent {
   readonly name: string;

@@ -1,5 +1,6 @@
 import { decodeText } from "../bytes/text.ts";
 import { QmpFramingError } from "./errors.ts";
+import type { JsonValue } from "./json.ts";
 
 /*
  * QMP is a stream of JSON objects in both directions (QEMU, docs/interop/qmp-spec.rst):
@@ -213,13 +214,6 @@ function indexOrEnd(bytes: Uint8Array, value: number, start: number): number {
 
 function printable(value: number): string {
   return value > 0x20 && value < 0x7f ? `"${String.fromCharCode(value)}"` : `byte 0x${value.toString(16)}`;
-}
-
-export type JsonValue = null | boolean | number | string | JsonValue[] | JsonObject;
-export type JsonObject = { [key: string]: JsonValue };
-
-export function isJsonObject(value: JsonValue | undefined): value is JsonObject {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** One whole message as it was received. */

@@ -2,15 +2,8 @@ import { concatBytes } from "../bytes/bytes.ts";
 import { encodeText } from "../bytes/text.ts";
 import type { ByteStream } from "../platform/stream.ts";
 import { QmpCommandError, QmpFramingError } from "./errors.ts";
-import {
-  commandBounds,
-  isJsonObject,
-  type JsonObject,
-  type JsonValue,
-  LineScanner,
-  type Message,
-  MessageReader,
-} from "./framing.ts";
+import { commandBounds, LineScanner, type Message, MessageReader } from "./framing.ts";
+import { isJsonObject, type JsonObject, type JsonValue } from "./json.ts";
 
 /**
  * A command carried out by the agent in QEMU's place: gets its arguments, returns what becomes `return`.

@@ -25,8 +25,7 @@
 
 export const protocolVersion = 1;
 
-/** The vbd that a state disk is attached as: xvdzz, far from every name that people give. */
-export const stateDevice = { number: (1 << 28) | (701 << 8), name: "xvdzz" } as const;
+export { stateDevice } from "./state-device.ts";
 
 /** Longest request in bytes; what is longer is refused without a look. */
 export const longestRequest = 128;

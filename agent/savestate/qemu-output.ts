@@ -1,6 +1,6 @@
 import type { Platform } from "../platform/port.ts";
 import type { QmpClient } from "../qmp/client.ts";
-import type { JsonObject } from "../qmp/framing.ts";
+import type { JsonObject } from "../qmp/json.ts";
 import { TransferError } from "./errors.ts";
 
 /** Where QEMU writes its state: a name that it can open, truncate and write without knowing what it is. */

@@ -1,4 +1,4 @@
-import { isJsonObject, type JsonObject } from "../qmp/framing.ts";
+import { isJsonObject, type JsonObject } from "../qmp/json.ts";
 import type { CommandHandler } from "../qmp/proxy.ts";
 import { SaveConsole } from "./console.ts";
 import { guestUuid, type StateContext } from "./context.ts";

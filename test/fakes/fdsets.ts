@@ -1,6 +1,6 @@
 import type { Qmp } from "../../agent/hotplug/fdsets.ts";
 import { QmpCommandError } from "../../agent/qmp/errors.ts";
-import type { JsonObject, JsonValue } from "../../agent/qmp/framing.ts";
+import type { JsonObject, JsonValue } from "../../agent/qmp/json.ts";
 
 /** QEMU's descriptor sets as QEMU 10 keeps them (monitor/fds.c): a new one gets the first free number. */
 export class FakeFdsets implements Qmp {

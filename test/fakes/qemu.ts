@@ -1,6 +1,7 @@
 import { encodeText } from "../../agent/bytes/text.ts";
 import type { ByteStream } from "../../agent/platform/stream.ts";
-import { commandBounds, type JsonValue, type Message, MessageReader } from "../../agent/qmp/framing.ts";
+import { commandBounds, type Message, MessageReader } from "../../agent/qmp/framing.ts";
+import type { JsonValue } from "../../agent/qmp/json.ts";
 
 export const greeting =
   '{"QMP": {"version": {"qemu": {"micro": 13, "minor": 0, "major": 10}, "package": "fake"}, "capabilities": ["oob"]}}\r\n';

@@ -1,4 +1,4 @@
-import type { JsonObject } from "../../qmp/framing.ts";
+import type { JsonObject } from "../../qmp/json.ts";
 import { AskError, ask } from "../ask.ts";
 import type { Command } from "../command.ts";
 

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { DiskErrors, readDiskError } from "../../../agent/hotplug/disk-errors.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
-import type { JsonObject } from "../../../agent/qmp/framing.ts";
+import type { JsonObject } from "../../../agent/qmp/json.ts";
 import { FakeClock } from "../../fakes/clock.ts";
 
 /** As QEMU 10 sends it. */

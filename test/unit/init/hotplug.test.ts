@@ -1,6 +1,6 @@
 /** Devices that change under the running guest, through the whole of PID 1. */
 import { expect, test } from "vitest";
-import type { JsonValue } from "../../../agent/qmp/framing.ts";
+import type { JsonValue } from "../../../agent/qmp/json.ts";
 import { FakeFdsets } from "../../fakes/fdsets.ts";
 import { Stage } from "./stage.ts";
 

@@ -10,13 +10,25 @@ import {
   SystemError,
 } from "../../../agent/platform/port.ts";
 import { DescriptorStream } from "../../../agent/platform/stream.ts";
+import { xenbusDevice } from "../../../agent/xenstore/client.ts";
 import { FakeClock, settle } from "../../fakes/clock.ts";
 import { FakeDescriptors } from "../../fakes/descriptors.ts";
 import { FakePciSysfs } from "../../fakes/pci.ts";
 import { FakeFiles, fakePlatform } from "../../fakes/platform.ts";
 import { FakeQemuMonitor, type FakeQemuOptions } from "../../fakes/qemu.ts";
 import { FakeVchans } from "../../fakes/vchan.ts";
+import { FakeXenbusDescriptors } from "../../fakes/xenbus-descriptors.ts";
 import { type FakeXenbus, FakeXenstored } from "../../fakes/xenstored.ts";
+
+// Loaded here once: the stages' turns of the event loop are not to be counted by the disk's speed.
+await Promise.all([
+  import("../../../agent/init/launch.ts"),
+  import("../../../agent/init/serving.ts"),
+  import("../../../agent/init/debugging.ts"),
+  import("../../../agent/passthrough/passthrough.ts"),
+  import("../../../agent/savestate/restore.ts"),
+  import("../../../agent/screen/screen.ts"),
+]);
 
 /** What `scripts/capture-dm-argv.ts` saw libxl write. */
 interface Captured {
@@ -47,6 +59,8 @@ const qemuPid = 77;
 const uuid = "/vm/01234567-89ab-cdef-0123-456789abcdef";
 /** Descriptors of the kernel's side that are no pipe or socket: terminals, the vchan's. */
 const firstOther = 1000;
+/** Those of xenstored, among them. */
+const firstXenbus = 2000;
 
 /** The whole of PID 1 in a world of fakes: libxl's tree, a kernel whose frontends connect, and a QEMU. */
 export class Stage {
@@ -56,7 +70,10 @@ export class Stage {
   readonly files = new FakeFiles();
   readonly vchans = new FakeVchans();
   readonly pci = new FakePciSysfs();
+  /** The agent's own connection: the first that is opened. */
   readonly bus: FakeXenbus;
+  readonly xenbus: FakeXenbusDescriptors;
+  #busTaken = false;
   readonly log: Log;
   /** `level: message`, in order. */
   readonly lines: string[] = [];
@@ -80,6 +97,7 @@ export class Stage {
     const path = new URL(`../../golden/dm-argv/${options.guest ?? "trixie-one-disk"}.json`, import.meta.url);
     this.captured = JSON.parse(readFileSync(path, "utf8")) as Captured;
     this.bus = this.daemon.connect(this.captured.stubdom);
+    this.xenbus = new FakeXenbusDescriptors(firstXenbus, () => this.#connectXenbus());
     this.#writeTree();
     this.#writeFiles();
     this.platform = this.#platform();
@@ -250,6 +268,12 @@ export class Stage {
       files.put(`/sys/bus/xen/devices/vif-${number}/net/eth${number}/address`, "");
   }
 
+  #connectXenbus(): FakeXenbus {
+    if (this.#busTaken) return this.daemon.connect(this.captured.stubdom);
+    this.#busTaken = true;
+    return this.bus;
+  }
+
   #other(what: string): number {
     const fd = firstOther + this.#others.size;
     this.#others.set(fd, what);
@@ -257,23 +281,10 @@ export class Stage {
   }
 
   #platform(): Platform {
-    const { kernel, bus, vchans, options } = this;
-    const xenbus = this.#other("xenbus");
+    const { kernel, xenbus, vchans, options } = this;
     const pci = this.pci.pieces;
     const isPci = (fd: number) => fd >= FakePciSysfs.eventsDescriptor;
     const isRing = (fd: number) => fd >= 100 && fd < firstOther;
-    const inbox: Uint8Array[] = [];
-    let atEnd = false;
-    let ready: (() => void) | null = null;
-    const wake = () => ready?.();
-    void (async () => {
-      for (let chunk = await bus.read(); chunk !== null; chunk = await bus.read()) {
-        inbox.push(chunk);
-        wake();
-      }
-      atEnd = true;
-      wake();
-    })();
     return fakePlatform({
       clock: this.clock,
       files: this.files,
@@ -287,34 +298,24 @@ export class Stage {
       descriptors: {
         open: (path) => {
           if (path.startsWith("/sys/bus/pci/")) return pci.descriptors.open(path);
-          return path === "/dev/xen/xenbus" ? xenbus : this.#other(path);
+          return path === xenbusDevice ? xenbus.open(path) : this.#other(path);
         },
         seek: (fd, offset) => pci.descriptors.seek(fd, offset),
         close: (fd) => {
           if (isPci(fd)) return pci.descriptors.close(fd);
-          if (fd === xenbus) bus.close();
-          else if (fd < firstOther) kernel.close(fd);
+          if (xenbus.has(fd)) return xenbus.close(fd);
+          if (fd < firstOther) kernel.close(fd);
         },
         read: (fd, into) => {
           if (isPci(fd)) return pci.descriptors.read(fd, into);
-          if (fd !== xenbus) return kernel.read(fd, into);
-          const chunk = inbox.shift();
-          if (chunk === undefined) return atEnd ? 0 : null;
-          into.set(chunk);
-          return chunk.length;
+          return xenbus.has(fd) ? xenbus.read(fd, into) : kernel.read(fd, into);
         },
-        write: (fd, from) => {
-          if (fd !== xenbus) return kernel.write(fd, from);
-          void bus.write(from.slice());
-          return from.length;
-        },
+        write: (fd, from) => (xenbus.has(fd) ? xenbus.write(fd, from) : kernel.write(fd, from)),
         onReadable: (fd, handler) => {
           if (isPci(fd)) return pci.descriptors.onReadable(fd, handler);
           if (isRing(fd)) return vchans.descriptors.onReadable(fd, handler);
-          if (fd >= firstOther && fd !== xenbus) return;
-          if (fd !== xenbus) return kernel.onReadable(fd, handler);
-          ready = handler;
-          if (inbox.length > 0 || atEnd) setImmediate(wake);
+          if (xenbus.has(fd)) return xenbus.onReadable(fd, handler);
+          if (fd < firstOther) kernel.onReadable(fd, handler);
         },
         onWritable: (fd, ready) => {
           if (fd < 100) kernel.onWritable(fd, ready);

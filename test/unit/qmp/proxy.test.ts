@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { concatBytes } from "../../../agent/bytes/bytes.ts";
 import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
 import { QmpCommandError, QmpFramingError } from "../../../agent/qmp/errors.ts";
-import type { JsonValue } from "../../../agent/qmp/framing.ts";
+import type { JsonValue } from "../../../agent/qmp/json.ts";
 import { type CommandGate, type CommandHandler, proxySession } from "../../../agent/qmp/proxy.ts";
 import { settle } from "../../fakes/clock.ts";
 import { FakeQemuMonitor, type FakeQemuOptions, greeting } from "../../fakes/qemu.ts";

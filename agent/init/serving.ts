@@ -1,0 +1,151 @@
+/**
+ * What a QEMU that runs is served with: its devices that dom0 changes, the toolstack's commands, the guest's
+ * screen. Loaded when QEMU has been started, since it would only keep it waiting before.
+ */
+import type { Config } from "../config/fields.ts";
+import type { Frontends } from "../frontends/discover.ts";
+import type { Joint } from "../frontends/net/joint.ts";
+import { CdDrives } from "../hotplug/cd-drives.ts";
+import { DiskErrors } from "../hotplug/disk-errors.ts";
+import { NicLinks } from "../hotplug/nic-links.ts";
+import { printable } from "../log/format.ts";
+import type { Log } from "../log/log.ts";
+import type { Passthrough } from "../passthrough/passthrough.ts";
+import type { Platform } from "../platform/port.ts";
+import { DescriptorStream } from "../platform/stream.ts";
+import type { DmArguments } from "../qemu/dm-argv.ts";
+import { driveFiles } from "../qemu/drives.ts";
+import type { QmpClient, QmpEvent } from "../qmp/client.ts";
+import { toolstackSession } from "../qmp/toolstack.ts";
+import type { StateContext } from "../savestate/context.ts";
+import { StateSaver } from "../savestate/save.ts";
+import type { Screen } from "../screen/screen.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
+import { toolstackSocket } from "./launch.ts";
+import { serveSessions } from "./sessions.ts";
+
+export interface ServingContext {
+  readonly platform: Platform;
+  readonly store: XenstoreClient;
+  readonly log: Log;
+  readonly config: Config;
+  readonly dm: DmArguments;
+  readonly state: StateContext;
+  readonly found: Frontends;
+  /** In the order of QEMU's NICs. */
+  readonly joints: readonly Joint[];
+  readonly passthrough: Passthrough;
+  readonly qmp: QmpClient;
+  /** Something is late or cut, but not lost. */
+  warn(text: string): void;
+  /** Something is lost for good, and yet the guest can go on. */
+  complain(text: string): void;
+  /** Called when a session begins. */
+  busy(): void;
+}
+
+export class Serving {
+  readonly #diskErrors: DiskErrors;
+  /** What follows devices that come and go. */
+  readonly #followers: readonly { follow(): Promise<void>; stop(): void }[];
+  #screen: Screen | undefined;
+  #stopped = false;
+
+  constructor(private readonly context: ServingContext) {
+    const { platform, store, log, config, dm, state, found, joints, qmp } = context;
+    const complain = (text: string) => context.complain(text);
+    const files = driveFiles(dm.options);
+    this.#diskErrors = new DiskErrors({
+      clock: platform.clock,
+      log,
+      nameOf: (device) => this.#driveName(device, files.get(device)),
+      complain,
+    });
+    const cds = found.disks.filter(({ cdrom }) => cdrom);
+    const nics = joints.map((joint, i) => {
+      const front = found.nics.find(({ devid }) => devid === joint.nic.devid);
+      return { joint, netdev: dm.nics[i]?.netdev ?? "", backendDomid: front?.backendDomid ?? 0 };
+    });
+    this.#followers = [
+      new CdDrives({
+        ...{ platform, store, qmp, log, complain },
+        deadline: config.frontendDeadline,
+        started: cds.map(({ id }) => id),
+      }),
+      new NicLinks({ store, qmp, log, target: state.target, nics, complain }),
+    ];
+  }
+
+  /** For people, while there is one. */
+  get screen(): Pick<Screen, "summary" | "counters"> | undefined {
+    return this.#screen;
+  }
+
+  /** An event of QEMU's. */
+  happened({ name, data }: QmpEvent): void {
+    if (name === "BLOCK_IO_ERROR" && !this.#stopped) this.#diskErrors.happened(data);
+  }
+
+  /** To be called once, when QEMU takes commands; resolves when the toolstack's are taken at `path`. */
+  async begin(path: string): Promise<void> {
+    // The toolstack changes a CD in a session of its own: it must not come first.
+    await this.#followDevices();
+    this.#serveToolstack(path);
+    await this.#showScreen();
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    this.#stopped = true;
+    this.#screen?.stop();
+    this.#diskErrors.stop();
+    for (const follower of this.#followers) follower.stop();
+  }
+
+  /** Devices that dom0 changes under the running guest. */
+  async #followDevices(): Promise<void> {
+    try {
+      await Promise.all(this.#followers.map((follower) => follower.follow()));
+    } catch (error) {
+      this.context.complain(
+        `changes of CDs and NICs are not noticed: ${String(error)}; shut the guest down and start it again before you change one`,
+      );
+    }
+  }
+
+  #serveToolstack(path: string): void {
+    const { platform, log, state, passthrough, qmp } = this.context;
+    const save = "xen-save-devices-state";
+    const saver = new StateSaver(state, qmp);
+    const takeOver = new Map([[save, passthrough.unlessAssigned(save, saver.handler)]]);
+    const gates = new Map([["device_add", passthrough.beforeDeviceAdd]]);
+    const connect = () => {
+      this.context.busy();
+      const fd = platform.sockets.connectUnix(toolstackSocket);
+      return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
+    };
+    const onCut = (problem: string) => this.context.warn(problem);
+    serveSessions(this.context, "QMP", path, (client) =>
+      toolstackSession(client, { log, connect, takeOver, gates, onCut }),
+    );
+  }
+
+  /** The guest runs without; so nothing waits for it, and dom0 may offer it late. */
+  async #showScreen(): Promise<void> {
+    const { platform, store, log, found } = this.context;
+    const { framebuffers, keyboards } = found;
+    const [framebuffer] = framebuffers;
+    if (framebuffer === undefined) return;
+    const { Screen } = await import("../screen/screen.ts");
+    if (!this.#stopped) this.#screen = new Screen({ platform, store, log, framebuffer, keyboards });
+  }
+
+  /** For people; `device` is a word of QEMU's. */
+  #driveName(device: string, file: string | undefined): string {
+    const number = /^ide-([0-9]+)$/.exec(device)?.[1];
+    const disk = this.context.found.disks.find((each) => each.device === file || String(each.id) === number);
+    return disk === undefined
+      ? `QEMU's drive ${printable(device) || "without a name"}`
+      : `${disk.label} (${device})`;
+  }
+}
