@@ -26,6 +26,7 @@ export interface DebianRoot {
 const NEEDED: Readonly<Record<string, string>> = {
   "/usr/bin/mmdebstrap": "mmdebstrap",
   [KEYRING]: "debian-archive-keyring",
+  "/usr/bin/mount": "mount",
   "/usr/bin/unshare": "util-linux",
   "/usr/bin/flock": "util-linux",
 };

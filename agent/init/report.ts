@@ -24,6 +24,7 @@ const longestText = 1000;
 export class DomainReport {
   #last: Promise<void> = Promise.resolve();
   #complained = false;
+  #held: (() => Promise<void>)[] | undefined;
 
   constructor(
     private readonly store: Operations,
@@ -33,8 +34,8 @@ export class DomainReport {
   ) {}
 
   open(domid: number, version: string): void {
-    this.#do(this.store.mkdir(this.path));
-    this.#do(this.store.setPermissions(this.path, [{ domid, access: "none" }]));
+    this.#do(() => this.store.mkdir(this.path));
+    this.#do(() => this.store.setPermissions(this.path, [{ domid, access: "none" }]));
     this.write("version", version);
   }
 
@@ -44,16 +45,33 @@ export class DomainReport {
   }
 
   write(node: string, value: string | number): void {
-    this.#do(this.store.write(`${this.path}/${node}`, printable(String(value)).slice(0, longestText)));
+    const text = printable(String(value)).slice(0, longestText);
+    this.#do(() => this.store.write(`${this.path}/${node}`, text));
+  }
+
+  /** Keeps what is written from now on until {@link release} or {@link flush}: the boot has no time for it. */
+  hold(): void {
+    this.#held ??= [];
+  }
+
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const request of held) this.#do(request);
   }
 
   /** Resolves once everything so far has been answered, or refused. */
   flush(): Promise<void> {
+    this.release();
     return this.#last;
   }
 
-  #do(request: Promise<void>): void {
-    const settled = request.catch((error: unknown) => {
+  #do(request: () => Promise<void>): void {
+    if (this.#held !== undefined) {
+      this.#held.push(request);
+      return;
+    }
+    const settled = request().catch((error: unknown) => {
       if (this.#complained) return;
       this.#complained = true;
       this.log.warn({ path: this.path }, `dom0 cannot see the agent's state: ${String(error)}`);

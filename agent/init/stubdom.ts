@@ -91,6 +91,7 @@ export class Stubdom {
     const home = `/local/domain/${identity.domid}/device-model/${identity.target}`;
     this.#identity = identity;
     this.#report = new DomainReport(store.background, `${home}/agent`, log);
+    this.#report.hold();
     this.#report.open(identity.domid, version);
     for (const time of this.#phases.times) this.#report.phase(time);
     log.info({}, `stubdom ${version}: domain ${identity.domid} serves domain ${identity.target}`);
@@ -107,6 +108,7 @@ export class Stubdom {
     this.#arguments = dm;
 
     this.#phases.enter("frontends");
+    this.#report.release();
     // Bytecode takes time to load, which the backends need as well.
     const [, { joinNetworks, launchQemu }] = await Promise.all([
       this.#connectFrontends(store, dm, config),
@@ -118,6 +120,7 @@ export class Stubdom {
       await Promise.all(dm.passthrough.map((host) => passthrough.answers(host)));
     }
 
+    this.#report.hold();
     this.#phases.enter("network");
     const launch = { platform, log, dm, config };
     const joints = await joinNetworks(launch);
@@ -142,6 +145,7 @@ export class Stubdom {
     void qemu.ended.then((ended) => this.#qemuEnded(ended));
     this.#qemu = qemu;
     this.#report.write("qemu/pid", qemu.pid);
+    this.#report.release();
     log.info({ pid: qemu.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
 
     // A state that turns out to be wrong ends everything: the guest must not run on a part of it.
