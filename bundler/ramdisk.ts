@@ -29,8 +29,8 @@ import type { BuildRoot } from "./root.ts";
 const DIRECTORIES = ["bin", "dev", "proc", "root", "run", "sys", "tmp"] as const;
 
 /**
- * Run in the build root: copies what the programs in /source are linked with, at the paths where ld.so looks, and says which package
- * each is from.
+ * Run in the build root: copies what the programs in /source are linked with, at the paths where ld.so looks, and
+ * says which package each is from.
  */
 const LIBRARIES = `
 find /source -type f -perm -100 | while read -r program; do ldd "$program"; done |

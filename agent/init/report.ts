@@ -18,8 +18,8 @@ const longestText = 1000;
  *
  * Only the stub domain and dom0 may read it: the guest that it serves is not trusted.
  *
- * Writes are sent in order and not waited for, best in the background of all other requests; one that fails is logged once. What must have arrived before
- * the machine ends is waited for with {@link flush}.
+ * Writes are sent in order and not waited for, best in the background of all other requests; one that fails is
+ * logged once. What must have arrived before the machine ends is waited for with {@link flush}.
  */
 export class DomainReport {
   #last: Promise<void> = Promise.resolve();
