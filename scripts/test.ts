@@ -3,6 +3,8 @@
  *
  *     scripts/test                 everything
  *     scripts/test unit binary     only these parts
+ *     scripts/test --full [PART]   on the emulated host as many rounds as are promised, which takes hours;
+ *                                  without it a few of each
  */
 
 import { spawn } from "node:child_process";
@@ -73,7 +75,9 @@ async function vitest(project: string): Promise<Counts> {
   return status !== 0 && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
 }
 
-async function main(names: readonly string[]): Promise<number> {
+async function main(args: readonly string[]): Promise<number> {
+  const names = args.filter((arg) => arg !== "--full");
+  if (args.length > names.length) process.env.LINUX_STUBDOM_FULL = "1";
   const unknown = names.filter((name) => !parts.some((part) => part.name === name));
   if (unknown.length > 0) {
     for (const { name, what } of parts) console.error(`  ${name.padEnd(8)} ${what}`);

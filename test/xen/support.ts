@@ -4,6 +4,11 @@ import { expect } from "vitest";
 import type { Guest } from "../../scripts/lab/guest.ts";
 import type { LabHost } from "../../scripts/lab/host.ts";
 
+/** How often a test does what it does: as often as is promised with `scripts/test --full`, else a few times. */
+export function rounds(few: number, promised: number): number {
+  return process.env.LINUX_STUBDOM_FULL === undefined ? few : promised;
+}
+
 /** What a guest needs so that {@link inStubdom} works. */
 export const withShell = { cmdline: "quiet stubdom.shell=1" };
 
