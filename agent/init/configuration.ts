@@ -2,10 +2,9 @@ import { decodeText } from "../bytes/text.ts";
 import { resolveConfig } from "../config/config.ts";
 import type { Config } from "../config/fields.ts";
 import type { Logger } from "../log/logger.ts";
-import { type FileSystem, type Platform, SystemError } from "../platform/port.ts";
+import { type FileSystem, SystemError } from "../platform/port.ts";
 import { argumentsInOrder, type DmArguments, readDmArguments } from "../qemu/dm-argv.ts";
-import type { XenstoreClient } from "../xenstore/client.ts";
-import { readAll } from "../xenstore/read-all.ts";
+import type { Operations } from "../xenstore/operations.ts";
 import { BootError } from "./errors.ts";
 
 const iniFile = "/etc/stubdom.ini";
@@ -41,7 +40,7 @@ export interface Identity {
  *
  * @throws BootError when this is no stub domain
  */
-export async function readIdentity(store: XenstoreClient): Promise<Identity> {
+export async function readIdentity(store: Operations): Promise<Identity> {
   const [domid, target] = await Promise.all([store.tryReadText("domid"), store.tryReadText("target")]);
   return { domid: domidOf("domid", domid), target: domidOf("target", target) };
 }
@@ -56,11 +55,7 @@ function domidOf(node: string, value: string | undefined): number {
 }
 
 /** Reads the arguments that libxl wrote for QEMU, in order. */
-export async function readArguments(
-  platform: Pick<Platform, "descriptors" | "clock">,
-  store: XenstoreClient,
-  target: number,
-): Promise<DmArguments> {
+export async function readArguments(store: Operations, target: number): Promise<DmArguments> {
   const node = `/local/domain/${target}/vm`;
   const vm = await store.tryReadText(node);
   if (vm === undefined || !/^\/vm\/[0-9a-fA-F-]+$/.test(vm)) {
@@ -71,10 +66,7 @@ export async function readArguments(
   }
   const path = `${vm}/image/dm-argv`;
   const names = await store.tryDirectory(path);
-  const values = await readAll(
-    platform,
-    names.map((name) => `${path}/${name}`),
-  );
+  const values = await Promise.all(names.map((name) => store.read(`${path}/${name}`)));
   const entries = values.map((value, i) => ({ name: names[i] ?? "", value }));
   return readDmArguments(argumentsInOrder(entries), target);
 }

@@ -15,6 +15,7 @@ import { isJsonObject, type JsonObject } from "../qmp/json.ts";
 import type { StateContext } from "../savestate/context.ts";
 import { version } from "../version.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
+import { SideBySide } from "../xenstore/side-by-side.ts";
 import { Children } from "./children.ts";
 import { type Identity, loadConfig, readArguments, readIdentity } from "./configuration.ts";
 import type { Question } from "./control-protocol.ts";
@@ -85,9 +86,10 @@ export class Stubdom {
     this.#phases.enter("xenstore");
     const store = XenstoreClient.connect(platform, { log, onLost: (error) => void this.fail(error) });
     this.#store = store;
+    const reading = new SideBySide(platform);
     // Before anything is printed: dom0's QEMU serves the primary console only once its frontend says so, and
     // a console that nobody serves stops whoever writes to it.
-    const [, identity] = await Promise.all([announcePrimaryConsole(store), readIdentity(store)]);
+    const [, identity] = await Promise.all([announcePrimaryConsole(store), readIdentity(reading)]);
     const home = `/local/domain/${identity.domid}/device-model/${identity.target}`;
     this.#identity = identity;
     this.#report = new DomainReport(store.background, `${home}/agent`, log);
@@ -97,6 +99,8 @@ export class Stubdom {
     log.info({}, `stubdom ${version}: domain ${identity.domid} serves domain ${identity.target}`);
 
     this.#phases.enter("configuration");
+    const dmArguments = readArguments(reading, identity.target);
+    dmArguments.catch(() => {}); // awaited below
     const config = loadConfig(platform.files, log);
     log.configure({ level: config.loglevel, format: config.logformat });
     for (const refusal of applySettings(platform.files)) log.warn({}, refusal);
@@ -104,14 +108,14 @@ export class Stubdom {
       this.#signalled(signal),
     );
     if (config.shell) await this.#openShell(store, `${home}/agent/shell`);
-    const dm = await readArguments(platform, store, identity.target);
+    const dm = await dmArguments;
     this.#arguments = dm;
 
     this.#phases.enter("frontends");
     this.#report.release();
     // Bytecode takes time to load, which the backends need as well.
     const [, { joinNetworks, launchQemu }] = await Promise.all([
-      this.#connectFrontends(store, dm, config),
+      this.#connectFrontends(store, reading, dm, config),
       import("./launch.ts"),
     ]);
     // libxl adds devices when QEMU runs; these are named in device_model_args.
@@ -197,8 +201,14 @@ export class Stubdom {
    * Waits for what QEMU needs. What is late is named while there is time to look, and given the rest of the
    * deadline; a slow dom0 is no reason to fail.
    */
-  async #connectFrontends(store: XenstoreClient, dm: DmArguments, config: Config): Promise<void> {
-    const found = await discoverFrontends(store);
+  async #connectFrontends(
+    store: XenstoreClient,
+    reading: SideBySide,
+    dm: DmArguments,
+    config: Config,
+  ): Promise<void> {
+    const found = await discoverFrontends(reading);
+    reading.close();
     const needed = neededFrontends(found, dm);
     this.#found = found;
     for (const note of unemulatedDisks(found, dm)) this.log.warn({}, note);
@@ -322,19 +332,18 @@ export class Stubdom {
 
   /** Something is late but not lost: told in the log and to dom0 while there is time to look. */
   #warn(text: string): void {
-    this.log.warn({}, text);
-    this.#tell(text);
+    this.#tell("warn", text);
   }
 
   /** Something is lost for good, and yet the guest can go on. */
   #complain(text: string): void {
-    this.log.error({}, text);
-    this.#tell(text);
+    this.#tell("error", text);
   }
 
-  #tell(text: string): void {
+  #tell(level: "warn" | "error", text: string): void {
     // What follows from the end must not hide its reason.
     if (this.#ending) return;
+    this.log[level]({}, text);
     this.#error = text;
     this.#report?.write("error", text);
   }

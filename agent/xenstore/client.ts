@@ -10,6 +10,12 @@ export const xenbusDevice = "/dev/xen/xenbus";
 /** How often a transaction is begun anew after EAGAIN. */
 const transactionAttempts = 32;
 
+/** One connection through the kernel; throws `SystemError` when there is no such device. */
+export function openXenbus({ descriptors }: Pick<Platform, "descriptors">): ByteStream {
+  const fd = descriptors.open(xenbusDevice, { access: "read-write", nonBlocking: true });
+  return new DescriptorStream(descriptors, fd, xenbusDevice);
+}
+
 export interface Watch {
   /** Idempotent. No event is delivered once it has been called; resolves when xenstored knows too. */
   stop(): Promise<void>;
@@ -65,12 +71,7 @@ export class XenstoreClient extends Operations {
     platform: Pick<Platform, "descriptors" | "clock">,
     options: ConnectionOptions = {},
   ): XenstoreClient {
-    const fd = platform.descriptors.open(xenbusDevice, { access: "read-write", nonBlocking: true });
-    return new XenstoreClient(
-      new DescriptorStream(platform.descriptors, fd, xenbusDevice),
-      platform.clock,
-      options,
-    );
+    return new XenstoreClient(openXenbus(platform), platform.clock, options);
   }
 
   /** The same operations for what nobody waits for: sent in their order, when no other request waits. */

@@ -232,6 +232,25 @@ describe("xenstore", () => {
     });
   }
 
+  for (const [when, place, bytes] of [
+    ["who it is", 1, 7],
+    ["the arguments", 4, 40],
+  ] as const) {
+    test(`one of the connections that read ${when} is cut in the middle of a packet`, async () => {
+      const stage = spoilt((one) => {
+        one.prepare = (bus, nth) => {
+          if (nth === place) bus.cutAfter(bytes);
+        };
+      });
+      await expectCrash(
+        stage,
+        0,
+        /xenstore read \S+: connection lost, cut \d+ bytes into a packet/,
+        /look into/,
+      );
+    });
+  }
+
   test("a connection cut while the guest runs is noticed without anything being asked", async () => {
     const stage = new Stage();
     await stage.running();
@@ -260,6 +279,18 @@ describe("xenstore", () => {
     expect(stage.of("error")).toEqual([
       expect.stringMatching(/no reply to write console\/state within 5000 ms/),
     ]);
+    expect(stage.poweredOff).toEqual(["crash"]);
+    expect(stage.clock.pending).toBe(0);
+  });
+
+  test("a daemon that does not answer one of the connections that read", async () => {
+    const stage = spoilt((one) => {
+      one.prepare = (bus, nth) => {
+        if (nth === 5) bus.hold();
+      };
+    });
+    await stage.pass(5000);
+    expect(stage.of("error")).toEqual([expect.stringMatching(/read \S+: no reply in 5000 ms; check/)]);
     expect(stage.poweredOff).toEqual(["crash"]);
     expect(stage.clock.pending).toBe(0);
   });

@@ -73,7 +73,9 @@ export class Stage {
   /** The agent's own connection: the first that is opened. */
   readonly bus: FakeXenbus;
   readonly xenbus: FakeXenbusDescriptors;
-  #busTaken = false;
+  /** Done to each further connection, by its place from 1 on. */
+  prepare: (bus: FakeXenbus, place: number) => void = () => {};
+  #connections = 0;
   readonly log: Log;
   /** `level: message`, in order. */
   readonly lines: string[] = [];
@@ -269,9 +271,11 @@ export class Stage {
   }
 
   #connectXenbus(): FakeXenbus {
-    if (this.#busTaken) return this.daemon.connect(this.captured.stubdom);
-    this.#busTaken = true;
-    return this.bus;
+    const place = this.#connections++;
+    if (place === 0) return this.bus;
+    const bus = this.daemon.connect(this.captured.stubdom);
+    this.prepare(bus, place);
+    return bus;
   }
 
   #other(what: string): number {
