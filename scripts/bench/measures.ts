@@ -47,6 +47,7 @@ export const MEASURES: readonly Measure[] = [
   ...table("idle", [
     ["stubdom", "CPU time of the stub domain", "ms/s", "less"],
     ["dom0", "CPU time of dom0, with its QEMU", "ms/s", "less"],
+    ["wakes", "wake-ups of the stub domain, by Xen", "1/s", "less"],
     ["switches", "wake-ups of dom0's processes for the guest", "1/s", "less"],
   ]),
   ...table("start", [
