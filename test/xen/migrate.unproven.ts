@@ -11,10 +11,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { createGuest, Guest, installStubdom } from "../../scripts/lab/guest.ts";
-import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { helperLog, installHelper, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { expectNoLeaks, expectWorking, prepareNetwork, workload } from "./save-support.ts";
+import { expectNoLeaks, expectWorking, prepareNetwork, workingDisk } from "./save-support.ts";
 
 const rounds = Number(process.env.LINUX_STUBDOM_MIGRATIONS ?? 5);
 const port = 7001;
@@ -34,7 +33,7 @@ let there: Side;
 
 beforeAll(async () => {
   const disks = { boot: join(directory, "boot.img"), data: join(directory, "data.img") };
-  copyFileSync(await guestDisk({ jobs: ["script"], files: { job: workload } }), disks.boot);
+  copyFileSync(await workingDisk(), disks.boot);
   writeFileSync(disks.data, Buffer.alloc(2 << 20));
   const link = await freePort();
   // The first listens for the second: one after the other.
