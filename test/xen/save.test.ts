@@ -148,10 +148,7 @@ describe("the end while saving", () => {
   it("QEMU killed: xl fails, nothing is placed", async () => {
     await restore();
     const id = await guest.domid();
-    const kill = inStubdom(
-      guest,
-      "until [ -b /dev/xvdzz ]; do :; done; kill -9 $(pidof qemu-system-i386)",
-    );
+    const kill = inStubdom(guest, "until [ -b /dev/xvdzz ]; do :; done; kill -9 $(pidof qemu-system-i386)");
     const saving = save("/root/never");
     await expect(saving).rejects.toThrow(/exit status/);
     await kill.catch(() => {});
