@@ -100,6 +100,27 @@ test("QEMU that dies in the middle: a failure, and nothing left", async () => {
   expect(saved(4)).toBeUndefined();
 });
 
+test("what was asked of an earlier helper is not done again by the next", async () => {
+  const first = await startHelper();
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await guest.save();
+  // The last word of a transfer that failed is the request itself.
+  daemon.set(requestNode(5, 4), "1 77 save 1000000", 5);
+  await until(() => host.loops.length === 1);
+  await first.helper.stop();
+  first.process.kill();
+  expectNothingLeft(5);
+  const { process } = await startHelper();
+  await until(() => daemon.get(`${helperHome}/5/answer`) === "1 0 ready");
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(process.steps).not.toContain("attach loop");
+  expectNothingLeft(5);
+  await guest.save();
+  expect(saved(4)?.length).toBe(1000);
+});
+
 test("the stub domain is destroyed in the middle: the helper lets go of all of it", async () => {
   await startHelper();
   host.addStubdom(5, 4);
