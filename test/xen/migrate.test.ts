@@ -57,7 +57,7 @@ beforeAll(async () => {
   });
   // xl takes the names of the disks along: they must be the same on both sides.
   for (const disk of ["boot", "data"]) expect(await diskOf(there, disk)).toBe(await diskOf(here, disk));
-  await guest.waitForSerial("guest: script work 3", 300);
+  await guest.waitForSerial("guest: script work 3", 900);
 }, 1_200_000);
 
 afterAll(async () => {

@@ -27,8 +27,8 @@ beforeAll(async () => {
     stubdom: withShell,
     timeout: 300,
   });
-  await guest.waitForSerial("guest: script work 3", 300);
-});
+  await guest.waitForSerial("guest: script work 3", 900);
+}, 1_500_000);
 
 afterAll(async () => {
   await host?.stop();
