@@ -4,6 +4,7 @@ import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settin
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
 import { helperHome, requestNode, stateDevice } from "../../../agent/savestate/protocol.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
+import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
 import { type FakeProcess, FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 import { randomBytes } from "../savestate/support.ts";
@@ -46,7 +47,11 @@ const until = async (what: () => boolean) => {
   expect(what()).toBe(true);
 };
 
-const saved = (target: number) => host.file(`/var/lib/xen/qemu-save.${target}`);
+/** QEMU's state in the file that libxl reads; its checksums stand behind it. */
+const saved = (target: number) => {
+  const file = host.file(`/var/lib/xen/qemu-save.${target}`);
+  return file?.subarray(0, stateLength(file.length, file.subarray(-footerSize)));
+};
 
 /** Nothing of a transfer is left anywhere, but for what is meant to be. */
 function expectNothingLeft(domid: number): void {
