@@ -20,7 +20,7 @@ export const place = {
   xenstored: (yargs: Argv) =>
     yargs.option("xenstored", {
       type: "string",
-      describe: `Socket of xenstored, in place of the kernel's device (or, without one, ${xenstoredSocket})`,
+      describe: `Socket of xenstored, in place of ${xenstoredSocket} or, without one, the kernel's device`,
     }),
 } as const;
 

@@ -102,6 +102,9 @@ export async function attachDisk(
  */
 export async function detachDisk(xenstore: XenstoreClient, domid: number, log: Logger): Promise<void> {
   const { front, back, libxl } = nodesOf(domid);
+  // All came together, these two are dom0's alone, and the one under /libxl goes last, unless libxl removes it.
+  const left = await Promise.all([back, libxl].map((node) => xenstore.tryRead(node)));
+  if (left.every((node) => node === undefined)) return;
   const state = `${back}/state`;
   const closed = String(XenbusState.Closed);
   if ((await xenstore.tryReadText(state)) !== undefined) {
@@ -118,8 +121,9 @@ export async function detachDisk(xenstore: XenstoreClient, domid: number, log: L
       log.warn({ domid }, `domain ${domid} does not let go of its state disk: it is taken away`);
     }
   }
-  await Promise.all([front, back, libxl].map((node) => removeIfThere(xenstore, node)));
+  await Promise.all([front, back].map((node) => removeIfThere(xenstore, node)));
   await removeIfEmpty(xenstore, back.slice(0, back.lastIndexOf("/")));
+  await removeIfThere(xenstore, libxl);
 }
 
 /** Decides in a transaction: libxl may be giving the domain its own disks at this moment. */

@@ -62,6 +62,8 @@ export class ClientWatch {
     const node = answerNode(this.domid);
     await detachDisk(xenstore, this.domid, log);
     const before = parseAnswer((await xenstore.tryReadText(node)) ?? "");
+    // Without an answer, whatever was asked was asked of a helper that took its leave, and nobody waits for it.
+    const known = before === undefined ? await this.#asked() : before.number;
     const home = `${helperHome}/${this.domid}`;
     await xenstore.transaction(async (tx) => {
       await tx.mkdir(home);
@@ -78,7 +80,7 @@ export class ClientWatch {
     });
     // The domain went meanwhile, and its nodes have been removed already.
     if (this.#stopped) return this.#removeHome();
-    this.#number = before?.number ?? 0;
+    this.#number = known;
     if (before?.outcome === "working") {
       await this.#answer({ number: this.#number, outcome: "refused", reason: "the helper was restarted" });
     }
@@ -92,6 +94,17 @@ export class ClientWatch {
     await this.#watch?.stop().catch(() => {});
     await this.session.close();
     await this.#removeHome();
+  }
+
+  /** The number of the request that stands there, 0 for none. */
+  async #asked(): Promise<number> {
+    const bytes = await this.context.xenstore.tryRead(this.#node);
+    try {
+      return bytes === undefined ? 0 : parseRequest(decodeText(bytes.subarray(0, longestRequest + 1))).number;
+    } catch (error) {
+      if (error instanceof RequestError) return error.number;
+      throw error;
+    }
   }
 
   #removeHome(): Promise<void> {

@@ -4,12 +4,13 @@ import { DiskWriter, isRawQemu, openDisk, readAnchors, type StateMeta } from "..
 import { StateFormatError } from "../savestate/errors.ts";
 import { ExtentReader } from "../savestate/extent.ts";
 import { hex64, pieceAt, type StateHeader } from "../savestate/format.ts";
-import { FileInput } from "./transfer.ts";
+import { BareState } from "./bare-state.ts";
+import { FileInput } from "./file-input.ts";
 
 /** What a file with state in it is. */
 export interface StateFileReport {
   readonly kind: "state disk" | "framed stream" | "bare QEMU state";
-  /** False: a guest must not be started from it. A bare state carries nothing to tell by. */
+  /** False: a guest must not be started from it. Unknown: a bare state without checksums behind it. */
   readonly whole: boolean | "unknown";
   /** Why it is not whole, with the offset. */
   readonly fault?: string;
@@ -30,7 +31,7 @@ type Take = (part: Uint8Array) => Promise<void>;
 /**
  * Reads a file or block device that holds state, verifying all of it.
  *
- * @param take gets QEMU's state, part by part; each part has been verified
+ * @param take gets QEMU's state, part by part; each part has been verified, but for a bare state
  * @throws SystemError when it cannot be read; a state that is not whole is a report, not an error
  */
 export async function readStateFile(
@@ -51,14 +52,17 @@ export async function readStateFile(
 }
 
 async function readBare(platform: Platform, fd: number, take: Take): Promise<StateFileReport> {
-  const input = new FileInput(platform, fd);
-  const buffer = platform.storage.buffer(64 * 1024);
-  let bytes = 0;
-  for (let count = await input.take(buffer); count > 0; count = await input.take(buffer)) {
-    await take(buffer.subarray(0, count));
-    bytes += count;
+  try {
+    const state = await BareState.open(platform, fd);
+    const buffer = platform.storage.buffer(64 * 1024);
+    for (let count = await state.take(buffer); count > 0; count = await state.take(buffer)) {
+      await take(buffer.subarray(0, count));
+    }
+    await state.verify();
+    return { kind: "bare QEMU state", whole: state.checked || "unknown", bytes: state.length };
+  } catch (error) {
+    return refused("bare QEMU state", error, undefined);
   }
-  return { kind: "bare QEMU state", whole: "unknown", bytes };
 }
 
 async function readFramed(platform: Platform, fd: number, take: Take): Promise<StateFileReport> {

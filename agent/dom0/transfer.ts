@@ -4,15 +4,15 @@ import { DiskWriter, isRawQemu, openDisk, type StateMeta } from "../savestate/di
 import { StateFormatError, StateSpaceError, TransferError } from "../savestate/errors.ts";
 import { ExtentReader } from "../savestate/extent.ts";
 import { pieceAt } from "../savestate/format.ts";
+import { StateSums, tailSize } from "../savestate/tail.ts";
+import { BareState } from "./bare-state.ts";
+import { FileInput } from "./file-input.ts";
 import { type HelperSettings, resumePath, savePath, unfinishedSavePath } from "./settings.ts";
-
-/** Bytes that are read or copied at a time. */
-const step = 256 * 1024;
 
 /**
  * Verifies the state on a disk and puts what QEMU wrote where libxl reads it, under its final name only when
- * all of it is there. Each part is verified in memory and written from there, so that what lies on the disk
- * cannot change in between.
+ * all of it is there, with checksums behind it. Each part is verified in memory and written from there, so that
+ * what lies on the disk cannot change in between.
  *
  * @param promised length that the stub domain told
  * @returns bytes of the state
@@ -28,10 +28,9 @@ export async function placeState(
   const { descriptors, files, storage } = platform;
   const reader = await openDisk(store, storage.hash);
   const left = storage.freeSpace(settings.xenDirectory) - settings.keepFree;
-  if (reader.anchor.size > left) {
-    throw new StateSpaceError(
-      `${settings.xenDirectory} has ${Math.max(0, left)} bytes left for ${reader.anchor.size}`,
-    );
+  const wanted = reader.anchor.size + tailSize(reader.anchor.size);
+  if (wanted > left) {
+    throw new StateSpaceError(`${settings.xenDirectory} has ${Math.max(0, left)} bytes left for ${wanted}`);
   }
   const unfinished = unfinishedSavePath(settings, target);
   removeFile(platform, unfinished);
@@ -44,10 +43,13 @@ export async function placeState(
   let open = true;
   try {
     let position = 0;
+    const sums = new StateSums(storage.hash);
     const { commit } = await reader.read(async (part) => {
       await storage.writeAt(fd, part, position);
+      sums.add(part);
       position += part.length;
     });
+    await storage.writeAt(fd, sums.tail(), position);
     if (commit.length !== promised) {
       throw new TransferError(`the stub domain told of ${promised} bytes, the disk holds ${commit.length}`);
     }
@@ -63,8 +65,8 @@ export async function placeState(
 }
 
 /**
- * Puts the state that libxl has received for a guest onto a disk, framed. Takes QEMU's bare state, and what a
- * stub domain framed for its console.
+ * Puts the state that libxl has received for a guest onto a disk, framed. Takes QEMU's bare state, checked where
+ * checksums stand behind it, and what a stub domain framed for its console.
  *
  * @param makeStore makes the disk, when the size of what will be on it is known
  * @returns bytes of the state
@@ -92,9 +94,11 @@ export async function loadState(
     const store = makeStore(size);
     if (isRawQemu(start)) {
       const writer = await DiskWriter.begin(store, { uuid, qemuVersion: "" }, storage.hash);
-      for (let count = await input.take(writer.room); count > 0; count = await input.take(writer.room)) {
+      const state = await BareState.open(platform, fd);
+      for (let count = await state.take(writer.room); count > 0; count = await state.take(writer.room)) {
         await writer.filled(count);
       }
+      await state.verify();
       return (await writer.commit()).commit.length;
     }
     if (pieceAt(start) === "header") return await reframe(platform, input, store, uuid);
@@ -119,29 +123,6 @@ async function reframe(
   for (let part = await extent.next(); ; part = await extent.next()) {
     if (part instanceof Uint8Array) await writer.append(part);
     else return (await writer.commit()).commit.length;
-  }
-}
-
-/** A file from its start to its end. */
-export class FileInput {
-  #position = 0;
-
-  constructor(
-    private readonly platform: Platform,
-    private readonly fd: number,
-  ) {}
-
-  /** The first bytes, without taking them. */
-  async peek(): Promise<Uint8Array> {
-    const start = new Uint8Array(16);
-    return start.subarray(0, await this.platform.storage.readAt(this.fd, start, this.#position));
-  }
-
-  async take(into: Uint8Array): Promise<number> {
-    const count = await this.platform.storage.readAt(this.fd, into.subarray(0, step), this.#position);
-    this.#position += count;
-    if (count < Math.min(into.length, step)) return count;
-    return count === into.length ? count : count + (await this.take(into.subarray(count)));
   }
 }
 

@@ -17,6 +17,7 @@ import type { DmArguments } from "../qemu/dm-argv.ts";
 import { driveFiles } from "../qemu/drives.ts";
 import type { QmpClient, QmpEvent } from "../qmp/client.ts";
 import { toolstackSession } from "../qmp/toolstack.ts";
+import type { VchanServer } from "../qmp/vchan.ts";
 import type { StateContext } from "../savestate/context.ts";
 import { StateSaver } from "../savestate/save.ts";
 import type { Screen } from "../screen/screen.ts";
@@ -49,6 +50,7 @@ export class Serving {
   /** What follows devices that come and go. */
   readonly #followers: readonly { follow(): Promise<void>; stop(): void }[];
   #screen: Screen | undefined;
+  #toolstack: VchanServer | undefined;
   #stopped = false;
 
   constructor(private readonly context: ServingContext) {
@@ -94,12 +96,16 @@ export class Serving {
     await this.#showScreen();
   }
 
-  /** Idempotent. */
-  stop(): void {
+  /**
+   * Idempotent. Resolves when the toolstack has been let go: libxl waits without end for the answer of a stub
+   * domain that has crashed, but not for that of one that has hung up.
+   */
+  async stop(): Promise<void> {
     this.#stopped = true;
     this.#screen?.stop();
     this.#diskErrors.stop();
     for (const follower of this.#followers) follower.stop();
+    await this.#toolstack?.stop();
   }
 
   /** Devices that dom0 changes under the running guest. */
@@ -125,7 +131,7 @@ export class Serving {
       return new DescriptorStream(platform.descriptors, fd, toolstackSocket);
     };
     const onCut = (problem: string) => this.context.warn(problem);
-    serveSessions(this.context, "QMP", path, (client) =>
+    this.#toolstack = serveSessions(this.context, "QMP", path, (client) =>
       toolstackSession(client, { log, connect, takeOver, gates, onCut }),
     );
   }

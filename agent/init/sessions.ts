@@ -1,7 +1,7 @@
 import type { Logger } from "../log/logger.ts";
 import type { Platform } from "../platform/port.ts";
 import type { ByteStream } from "../platform/stream.ts";
-import { serveVchan } from "../qmp/vchan.ts";
+import { serveVchan, type VchanServer } from "../qmp/vchan.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
 
 /** Sessions with dom0, one after the other, over a vchan that is offered at `path`. */
@@ -10,10 +10,10 @@ export function serveSessions(
   label: string,
   path: string,
   session: (client: ByteStream) => Promise<boolean>,
-): void {
+): VchanServer {
   const { vchans, descriptors, clock } = platform;
   const withdraw = async () => {
     await Promise.all(["ring-ref", "event-channel"].map((node) => store.remove(`${path}/${node}`)));
   };
-  serveVchan({ vchans, descriptors, clock, log, label, domid: 0, path, withdraw, session });
+  return serveVchan({ vchans, descriptors, clock, log, label, domid: 0, path, withdraw, session });
 }

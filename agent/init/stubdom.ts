@@ -275,7 +275,7 @@ export class Stubdom {
 
   async #qemuEnded(ended: QemuEnded): Promise<void> {
     const { code, signal } = ended.status;
-    this.#serving?.stop();
+    void this.#serving?.stop();
     this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
     if (this.#ending) return;
     if (code !== 0) return this.fail(ended);
@@ -310,7 +310,8 @@ export class Stubdom {
 
   async #powerOff(how: "poweroff" | "reboot" | "crash"): Promise<void> {
     // What dom0 is to know must have left before the machine does; a dead xenstored must not keep it.
-    await this.#within(lastWords, Promise.all([this.#report?.flush(), this.log.flush()]));
+    const told = Promise.all([this.#report?.flush(), this.log.flush(), this.#serving?.stop()]);
+    await this.#within(lastWords, told);
     this.platform.processes.powerOff(how);
   }
 

@@ -38,7 +38,7 @@ export interface SessionSummary {
  *
  * All bytes pass unchanged, in order, no faster than the other side takes them, but for the commands named
  * in the rules. One that is taken over, or that its gate refuses, waits until QEMU has answered every command
- * before it; those after it wait for its answer. Both streams are closed when the promise resolves; it never rejects.
+ * before it; those after it wait for its answer. When the session ends, nobody waits for one under way. Both streams are closed when the promise resolves; it never rejects.
  */
 export function proxySession(
   toolstack: ByteStream,
@@ -59,6 +59,11 @@ class Session {
   /** Whether what was passed to the toolstack so far ends with a whole line. */
   #lineStart = true;
   #summary: SessionSummary | undefined;
+  #end: () => void = () => {};
+  /** Resolves when either side has ended the session. */
+  readonly #over = new Promise<undefined>((resolve) => {
+    this.#end = () => resolve(undefined);
+  });
 
   constructor(
     private readonly toolstack: ByteStream,
@@ -87,6 +92,7 @@ class Session {
     this.toolstack.close();
     this.qemu.close();
     this.#whenQuiet?.();
+    this.#end();
   }
 
   async #passCommands(): Promise<void> {
@@ -116,7 +122,8 @@ class Session {
     await this.#quiet();
     // The session may have ended meanwhile; a command that nobody waits for any more is not begun.
     if (this.#summary !== undefined) return;
-    if (handler !== undefined) answer = await carryOut(message, handler);
+    // One that is under way when the session ends goes on by itself: with QEMU gone, the toolstack is not kept.
+    if (handler !== undefined) answer = await Promise.race([carryOut(message, handler), this.#over]);
     if (answer !== undefined) await this.#send(answer);
   }
 

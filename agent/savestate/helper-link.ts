@@ -1,7 +1,7 @@
 import { decodeText } from "../bytes/text.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Clock } from "../platform/port.ts";
-import type { XenstoreClient } from "../xenstore/client.ts";
+import type { Watch, XenstoreClient } from "../xenstore/client.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
 import { TransferError } from "./errors.ts";
 import {
@@ -25,6 +25,9 @@ export class HelperAbsent extends TransferError {}
 /** The stub domain's side of `protocol.ts`: asks dom0's helper one thing at a time. */
 export class HelperLink {
   #number = 1 + Math.floor(Math.random() * 0x7fff_ffff);
+  #watching: Promise<Watch> | undefined;
+  /** The question under way. */
+  #listener: { changed(): void; lost(error: unknown): void } | undefined;
 
   constructor(
     private readonly store: XenstoreClient,
@@ -52,6 +55,13 @@ export class HelperLink {
     throw new TransferError(`dom0's helper refused "${ask.verb}": ${said}`);
   }
 
+  /** Listens to the helper no longer, until the next question. Idempotent. */
+  close(): void {
+    const watching = this.#watching;
+    this.#watching = undefined;
+    void watching?.then((watch) => watch.stop()).catch(() => {});
+  }
+
   #exchange(number: number, request: string, verb: string): Promise<Answer> {
     return new Promise((resolve, reject) => {
       let settled = false;
@@ -60,7 +70,7 @@ export class HelperLink {
         if (settled) return;
         settled = true;
         silence.cancel();
-        void watching.then((watch) => watch.stop()).catch(() => {});
+        this.#listener = undefined;
         act();
       };
       const expire = () => {
@@ -80,12 +90,30 @@ export class HelperLink {
         silence = this.clock.setTimer(helperSilence, expire);
       };
       const fail = (error: unknown) => settle(() => reject(error));
-      // The watch's own first event starts the looking; the request goes out only when the watch stands.
-      const watching = this.store.watch(answerNode(this.domid), () => void look().catch(fail), fail);
-      watching
-        .then(() => this.store.write(requestNode(this.domid, this.target), request))
+      this.#listening()
+        .then(() => {
+          // What is said before the request goes out is no answer to it.
+          this.#listener = { changed: () => void look().catch(fail), lost: fail };
+          return this.store.write(requestNode(this.domid, this.target), request);
+        })
         .then(() => this.log.debug({ request }, `state disk: asked dom0: ${request}`))
         .catch(fail);
+    });
+  }
+
+  /** One watch for all questions: setting one costs as much as asking. */
+  #listening(): Promise<Watch> {
+    this.#watching ??= this.store.watch(
+      answerNode(this.domid),
+      () => this.#listener?.changed(),
+      (error) => {
+        this.#watching = undefined;
+        this.#listener?.lost(error);
+      },
+    );
+    return this.#watching.catch((error: unknown) => {
+      this.#watching = undefined;
+      throw error;
     });
   }
 

@@ -51,10 +51,8 @@ export async function openIncoming(context: StateContext): Promise<Incoming> {
 
 async function overDisk(context: StateContext, helper: HelperLink): Promise<Incoming> {
   const { xenstore, platform, log, target } = context;
-  const attached = await helper.ask({ verb: "restore" }, "attached");
-  let disk: StateDisk | undefined;
+  const disk = await StateDisk.attach(context, helper, { verb: "restore" });
   try {
-    disk = await StateDisk.open(platform, xenstore, helper, "read", attached);
     const reader = await openDisk(disk.store, platform.storage.hash);
     const { header, commit } = await reader.read();
     const uuid = await guestUuid(xenstore, target);
@@ -68,8 +66,9 @@ async function overDisk(context: StateContext, helper: HelperLink): Promise<Inco
     );
     return incomingFromDisk(context, helper, disk, reader);
   } catch (error) {
-    disk?.close();
+    disk.close();
     await release(helper, log);
+    helper.close();
     throw error;
   }
 }
@@ -88,7 +87,7 @@ function incomingFromDisk(
     released = true;
     qemu.close();
     disk.close();
-    void release(helper, log);
+    void release(helper, log).then(() => helper.close());
   };
   return {
     descriptor,

@@ -53,6 +53,7 @@ export class StateSaver {
       throw error;
     } finally {
       this.#busy = false;
+      this.#helper.close();
     }
   }
 
@@ -77,12 +78,13 @@ export class StateSaver {
 
   /** @throws HelperAbsent before QEMU has been asked for anything */
   async #overDisk(args: JsonObject): Promise<number> {
-    const { platform, xenstore, log } = this.context;
-    const attached = await this.#helper.ask({ verb: "save", bytes: expectedState }, "attached");
-    let disk: StateDisk | undefined;
+    const { platform, log } = this.context;
+    const meta = this.#meta();
+    // Awaited below; until then nobody hears it fail.
+    meta.catch(() => {});
+    const disk = await StateDisk.attach(this.context, this.#helper, { verb: "save", bytes: expectedState });
     try {
-      disk = await StateDisk.open(platform, xenstore, this.#helper, "read-write", attached);
-      const writer = await DiskWriter.begin(disk.store, await this.#meta(), platform.storage.hash);
+      const writer = await DiskWriter.begin(disk.store, await meta, platform.storage.hash);
       await saveThroughFifo(platform, this.qmp, args, writer);
       const { commit } = await writer.commit();
       disk.close();
@@ -93,7 +95,7 @@ export class StateSaver {
       }
       return commit.length;
     } catch (error) {
-      disk?.close();
+      disk.close();
       await release(this.#helper, log);
       // Absent only at the first question: later, QEMU may have been asked already.
       throw error instanceof HelperAbsent ? new TransferError(error.message) : error;

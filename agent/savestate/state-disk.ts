@@ -3,15 +3,55 @@ import { KernelEvents } from "../frontends/kernel-events.ts";
 import { waitForFrontends } from "../frontends/wait.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Platform } from "../platform/port.ts";
-import type { XenstoreClient } from "../xenstore/client.ts";
+import type { StateContext } from "./context.ts";
 import { DescriptorStore } from "./descriptor-store.ts";
 import { TransferError } from "./errors.ts";
 import { blockSize } from "./format.ts";
 import type { HelperLink } from "./helper-link.ts";
-import { stateDevice } from "./protocol.ts";
+import { type Ask, stateDevice } from "./protocol.ts";
 
 /** How long the disk may take to appear, and to become larger, after dom0 said that it is there. */
 const deviceDeadline = 10_000;
+
+const device = `/dev/${stateDevice.name}`;
+
+/**
+ * Waits until the disk's device is there, or is not. The kernel's own events say so: xenstore would be asked a
+ * dozen times for the same, and each time costs more than a chunk of state.
+ *
+ * @returns false when it does not come to that in time
+ */
+function deviceIs(platform: Platform, there: boolean): Promise<boolean> {
+  const { clock, files } = platform;
+  return new Promise((resolve) => {
+    const look = () => {
+      if (files.exists(device) === there) settle(true);
+    };
+    const events = new KernelEvents(platform, look);
+    const late = clock.setTimer(deviceDeadline, () => settle(false));
+    const settle = (came: boolean) => {
+      late.cancel();
+      events.close();
+      resolve(came);
+    };
+    events.open();
+    look();
+  });
+}
+
+/** @throws TransferError with where both sides stand */
+async function appeared(
+  { platform, xenstore }: Pick<StateContext, "platform" | "xenstore">,
+  attached: { readonly device: number },
+): Promise<void> {
+  if (attached.device !== stateDevice.number) {
+    throw new TransferError(`dom0 attached vbd ${attached.device}, expected was ${stateDevice.number}`);
+  }
+  if (await deviceIs(platform, true)) return;
+  const frontend = await BlockFrontend.read(xenstore, attached.device);
+  const [outcome] = await waitForFrontends(xenstore, platform, [frontend], 0);
+  throw new TransferError(outcome?.connected === false ? outcome.error.message : `${device} did not appear`);
+}
 
 /** The state disk as the stub domain sees it: opened for direct I/O, grown through the helper. */
 export class StateDisk {
@@ -21,27 +61,32 @@ export class StateDisk {
     readonly store: DescriptorStore,
   ) {}
 
-  /** @throws TransferError when the device that dom0 has attached does not appear */
-  static async open(
-    platform: Platform,
-    xenstore: XenstoreClient,
+  /**
+   * Asks for a disk and opens it.
+   *
+   * @throws TransferError when the helper refuses, or the device that it attached does not appear; HelperAbsent
+   */
+  static async attach(
+    context: Pick<StateContext, "platform" | "xenstore" | "log">,
     helper: HelperLink,
-    access: "read" | "read-write",
-    attached: { readonly device: number },
+    ask: Ask & { readonly verb: "save" | "restore" },
   ): Promise<StateDisk> {
-    if (attached.device !== stateDevice.number) {
-      throw new TransferError(`dom0 attached vbd ${attached.device}, expected was ${stateDevice.number}`);
+    const { platform, log } = context;
+    // The kernel takes one down in its own time, and would take a new one in its place for the old one.
+    if (!(await deviceIs(platform, false))) throw new TransferError(`${device} of an earlier transfer stays`);
+    const attached = await helper.ask(ask, "attached");
+    try {
+      await appeared(context, attached);
+      // Past the page cache: a stub domain has no memory to spare, and what is written must be dom0's at once.
+      const access = ask.verb === "save" ? "read-write" : "read";
+      const fd = platform.descriptors.open(device, { access, direct: true });
+      const store = new DescriptorStore(platform, fd, (size) => disk.#grow(size));
+      const disk: StateDisk = new StateDisk(platform, helper, store);
+      return disk;
+    } catch (error) {
+      await release(helper, log);
+      throw error;
     }
-    const frontend = await BlockFrontend.read(xenstore, attached.device);
-    const [outcome] = await waitForFrontends(xenstore, platform, [frontend], deviceDeadline);
-    if (outcome === undefined || !outcome.connected) {
-      throw new TransferError(outcome?.error.message ?? "the state disk did not appear");
-    }
-    // Past the page cache: a stub domain has no memory to spare, and what is written must be dom0's at once.
-    const fd = platform.descriptors.open(frontend.device, { access, direct: true });
-    const store = new DescriptorStore(platform, fd, (size) => disk.#grow(size));
-    const disk: StateDisk = new StateDisk(platform, helper, store);
-    return disk;
   }
 
   /** Idempotent. */

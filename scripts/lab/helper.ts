@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
 import type { XenHost } from "./xen-host.ts";
 
-const program = "/usr/local/sbin/stubdom";
+/** Where {@link installHelper} puts the program; not in the path of every shell of dom0. */
+export const program = "/usr/local/sbin/stubdom";
 const log = "/var/log/xen/stubdom-helper.log";
 
 /** Copies the program into dom0; `stubdom dom0 serve` is started by {@link startHelper}. */

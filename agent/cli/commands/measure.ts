@@ -90,8 +90,8 @@ async function withHelper<T>(
     if (domid === undefined || target === undefined) throw new TransferError("this is no stub domain");
     const helper = new HelperLink(xenstore, platform.clock, silentLogger, domid, target);
     try {
-      const attached = await helper.ask({ verb: "save", bytes }, "attached");
-      const disk = await StateDisk.open(platform, xenstore, helper, "read-write", attached);
+      const context = { platform, xenstore, log: silentLogger };
+      const disk = await StateDisk.attach(context, helper, { verb: "save", bytes });
       return await use(disk, helper);
     } finally {
       await release(helper, silentLogger);

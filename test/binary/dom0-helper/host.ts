@@ -23,6 +23,7 @@ import type { Clock } from "../../../agent/platform/port.ts";
 import { type BlockStore, DiskWriter, openDisk } from "../../../agent/savestate/disk.ts";
 import { HelperLink } from "../../../agent/savestate/helper-link.ts";
 import { answerNode, stateDevice } from "../../../agent/savestate/protocol.ts";
+import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 import { XenstoredSocket } from "../../fakes/xenstored-socket.ts";
@@ -143,9 +144,12 @@ export class Dom0 {
     return readdirSync(`/proc/${this.helperPid}/fd`).length;
   }
 
+  /** QEMU's state in the file that libxl reads; its checksums stand behind it. */
   saved(target: number): Buffer | undefined {
     const path = join(this.xenDirectory, `qemu-save.${target}`);
-    return existsSync(path) ? readFileSync(path) : undefined;
+    if (!existsSync(path)) return undefined;
+    const file = readFileSync(path);
+    return file.subarray(0, stateLength(file.length, file.subarray(-footerSize)));
   }
 
   /** What libxl has received for a guest. */

@@ -4,6 +4,7 @@ import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settin
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
 import { helperHome, requestNode, stateDevice } from "../../../agent/savestate/protocol.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
+import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
 import { type FakeProcess, FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 import { randomBytes } from "../savestate/support.ts";
@@ -46,7 +47,11 @@ const until = async (what: () => boolean) => {
   expect(what()).toBe(true);
 };
 
-const saved = (target: number) => host.file(`/var/lib/xen/qemu-save.${target}`);
+/** QEMU's state in the file that libxl reads; its checksums stand behind it. */
+const saved = (target: number) => {
+  const file = host.file(`/var/lib/xen/qemu-save.${target}`);
+  return file?.subarray(0, stateLength(file.length, file.subarray(-footerSize)));
+};
 
 /** Nothing of a transfer is left anywhere, but for what is meant to be. */
 function expectNothingLeft(domid: number): void {
@@ -98,6 +103,27 @@ test("QEMU that dies in the middle: a failure, and nothing left", async () => {
   await until(() => host.loops.length === 0);
   expectNothingLeft(5);
   expect(saved(4)).toBeUndefined();
+});
+
+test("what was asked of an earlier helper is not done again by the next", async () => {
+  const first = await startHelper();
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await guest.save();
+  // The last word of a transfer that failed is the request itself.
+  daemon.set(requestNode(5, 4), "1 77 save 1000000", 5);
+  await until(() => host.loops.length === 1);
+  await first.helper.stop();
+  first.process.kill();
+  expectNothingLeft(5);
+  const { process } = await startHelper();
+  await until(() => daemon.get(`${helperHome}/5/answer`) === "1 0 ready");
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(process.steps).not.toContain("attach loop");
+  expectNothingLeft(5);
+  await guest.save();
+  expect(saved(4)?.length).toBe(1000);
 });
 
 test("the stub domain is destroyed in the middle: the helper lets go of all of it", async () => {

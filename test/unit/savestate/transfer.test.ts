@@ -79,6 +79,20 @@ test("over the disk and back: QEMU gets byte for byte what QEMU wrote", async ()
   expect(lines.join("\n")).toMatch(/restore: 700000 bytes of device state from the state disk, whole/);
 });
 
+test("changed on its way through libxl's stream: refused with the place, before QEMU starts", async () => {
+  await startHelper();
+  const saving = stubdom();
+  const qemu = new FakeSavingQemu(saving.process, qemuState(200_000, 3));
+  await new StateSaver(saving.context, qemu).handler({});
+  const placed = host.file(`/var/lib/xen/qemu-save.${T}`) ?? new Uint8Array(0);
+  const changed = placed.slice();
+  changed[100_000] = (changed[100_000] ?? 0) ^ 1;
+  host.dom0Files.set(resume, { bytes: changed });
+  await expect(openIncoming(stubdom().context)).rejects.toThrow(
+    /state refused, byte 65536: the checksum up to byte 131072 is/,
+  );
+});
+
 test("over the consoles and back, told in the log", async () => {
   const state = qemuState(20_000, 4);
   const saving = stubdom();
