@@ -20,7 +20,20 @@ export const VARIANTS = {
     differs:
       "another operating system in one address space and a QEMU of 2009: other device models behind the same names; no AHCI, so that all variants use IDE when it takes part",
   },
+  bridge: ours("stubdom.net_joint=bridge"),
+  macvtap: ours("stubdom.net_joint=macvtap"),
+  io_uring: ours("stubdom.disk_aio=io_uring"),
+  "long ring": ours("xen_blkfront.max_ring_page_order=4"),
+  "long requests": ours("xen_blkfront.max_indirect_segments=256"),
 } as const;
+
+/** Ours, with something else on the stub domain's command line than what we chose. */
+function ours<const Words extends string>(words: Words) {
+  return { what: `ours, ${words}`, differs: `our stub domain with ${words}`, words };
+}
+
+/** What --choices measures beside `linux-stubdom`: whether our own settings are the best ones. */
+export const CHOICES = ["bridge", "macvtap", "io_uring", "long ring", "long requests"] as const;
 
 export type VariantName = keyof typeof VARIANTS;
 

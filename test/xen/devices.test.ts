@@ -1,5 +1,4 @@
 /**
- * Unproven: written, never run on the emulated host. Rename to devices.test.ts once it passes.
  *
  * Guests with each kind of disk, NIC, graphics and console that `xl` can name; each tells what it sees. Few
  * guests with many devices each, because a boot takes a minute or more.

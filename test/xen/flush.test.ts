@@ -1,5 +1,4 @@
 /**
- * Unproven: written, never run on the emulated host. Rename to flush.test.ts once it passes.
  *
  * What the guest has written and flushed is in dom0's file when the stub domain dies the next instant, although
  * the stub domain has a page cache in between.

@@ -1,5 +1,4 @@
 /**
- * Unproven: written, never run on the emulated host. Rename to cd.test.ts once it passes.
  *
  * CDs that are changed under a running guest, by plain `xl cd-insert` and `xl cd-eject`.
  */
