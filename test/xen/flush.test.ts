@@ -9,8 +9,9 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { createGuest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
+import { rounds } from "./support.ts";
 
-const rounds = 20;
+const times = rounds(1, 20);
 const flushed = 1 << 20;
 
 let host: LabHost;
@@ -31,9 +32,9 @@ function hashOf(text: string): string {
 }
 
 it(
-  `survives the stub domain's end, ${rounds} times of ${rounds}`,
+  `survives the stub domain's end, ${times} times of ${times}`,
   async () => {
-    for (let round = 0; round < rounds; round++) {
+    for (let round = 0; round < times; round++) {
       const text = `round${round}`;
       const guest = await createGuest(host, {
         name: `flush${round}`,
