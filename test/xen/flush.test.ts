@@ -1,5 +1,4 @@
 /**
- *
  * What the guest has written and flushed is in dom0's file when the stub domain dies the next instant, although
  * the stub domain has a page cache in between.
  */
