@@ -79,7 +79,11 @@ export const fields = {
     "threads",
     "How QEMU hands disk requests to the kernel. native needs disk_cache = none.",
   ),
-  netJoint: choice(["tc", "bridge"], "tc", "What joins an emulated NIC to its PV network interface."),
+  netJoint: choice(
+    ["tc", "bridge", "macvtap"],
+    "tc",
+    "What joins an emulated NIC to its PV network interface.",
+  ),
   sandbox: flag(true, "QEMU's own seccomp filter. Off only to find out whether it is in the way."),
 } satisfies Record<string, Field<never> | Field<string> | Field<boolean> | Field<number>>;
 

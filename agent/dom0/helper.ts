@@ -6,6 +6,7 @@ import type { XenstoreClient } from "../xenstore/client.ts";
 import { removeIfThere } from "./attachment.ts";
 import { BackingPool } from "./backing.ts";
 import { ClientWatch } from "./client-watch.ts";
+import { EmptyDrives } from "./empty-drives.ts";
 import { type HelperContext, serves } from "./session.ts";
 import { type HelperSettings, unfinishedSave } from "./settings.ts";
 
@@ -18,6 +19,12 @@ export function lockPath(settings: HelperSettings): string {
   return `${settings.directory}/lock`;
 }
 
+interface Known {
+  client?: ClientWatch;
+  drives?: EmptyDrives;
+  stop(): void;
+}
+
 /**
  * The helper in dom0: knows every stub domain from its start to its end and serves each through a
  * {@link ClientWatch}.
@@ -25,7 +32,7 @@ export function lockPath(settings: HelperSettings): string {
 export class Helper {
   readonly #context: HelperContext;
   /** Every domain but dom0; a client once it has turned out to be a stub domain. */
-  readonly #domains = new Map<number, { client?: ClientWatch; stop: () => void }>();
+  readonly #domains = new Map<number, Known>();
   #rescan: Promise<void> = Promise.resolve();
   #stopping = false;
 
@@ -105,7 +112,7 @@ export class Helper {
    * domain was announced, and only dom0 can write that node: a watch on it costs nothing.
    */
   async #meet(domid: number): Promise<void> {
-    const domain: { client?: ClientWatch; stop: () => void } = { stop: () => {} };
+    const domain: Known = { stop: () => {} };
     this.#domains.set(domid, domain);
     const node = `/local/domain/${domid}/target`;
     const look = async () => {
@@ -117,6 +124,8 @@ export class Helper {
       domain.client = new ClientWatch(this.#context, domid, target);
       domain.stop();
       await domain.client.start();
+      domain.drives = new EmptyDrives(this.xenstore, this.log, domid);
+      await domain.drives.start();
       this.log.info({}, `domain ${domid}: stub domain of domain ${target}`);
     };
     const fault = (error: unknown) => this.log.error({}, `domain ${domid}: ${String(error)}`);
@@ -129,6 +138,7 @@ export class Helper {
     this.#domains.delete(domid);
     if (domain === undefined) return;
     domain.stop();
+    domain.drives?.stop();
     try {
       await domain.client?.stop();
     } catch (error) {

@@ -26,7 +26,7 @@ import { xlInfo } from "./readings.ts";
 import { type HostFacts, parseResults, Recorder, type Results } from "./results.ts";
 import { settingsOf } from "./settings.ts";
 import { markdown } from "./table.ts";
-import { interleaved, type VariantName } from "./variants.ts";
+import { CHOICES, interleaved, type VariantName } from "./variants.ts";
 
 const USAGE = `usage: npm run bench -- [options]
 
@@ -37,6 +37,7 @@ table.md and a picture a group, as SVG and PNG, in dist/bench; docs/bench.md exp
   --quick             less of everything, at most ten minutes on the emulated host
   --runs N            rounds (default 5, 2 with --quick or --icount)
   --only GROUP,...    of ${Object.keys(GROUPS).join(", ")}
+  --choices           our own settings beside others (joint of the NIC, disk) in place of the shell script
   --minios FILE       an ioemu-stubdom.gz that fits the host's Xen
   --host lab|local    the emulated host (default), or this machine's own Xen, as root
   --icount            emulated time follows executed instructions: slow, and the same figures each time
@@ -107,6 +108,7 @@ async function main(): Promise<number> {
       quick: { type: "boolean", default: false },
       runs: { type: "string" },
       only: { type: "string" },
+      choices: { type: "boolean", default: false },
       minios: { type: "string" },
       host: { type: "string", default: "lab" },
       icount: { type: "boolean", default: false },
@@ -139,12 +141,13 @@ interface Values {
   readonly quick: boolean;
   readonly runs?: string | undefined;
   readonly only?: string | undefined;
+  readonly choices: boolean;
   readonly minios?: string | undefined;
   readonly host: string;
   readonly icount: boolean;
 }
 
-async function made({ quick, runs, only, minios, host: kind, icount }: Values): Promise<Results> {
+async function made({ quick, runs, only, choices, minios, host: kind, icount }: Values): Promise<Results> {
   if (kind !== "lab" && kind !== "local") throw new RangeError(`--host ${kind}: must be lab or local`);
   if (icount && kind === "local")
     throw new RangeError("--icount needs the emulated host: leave out --host local");
@@ -155,7 +158,11 @@ async function made({ quick, runs, only, minios, host: kind, icount }: Values): 
     ...(runs !== undefined && { runs: Number(runs) }),
     ...(only !== undefined && { only: only.split(",") }),
   });
-  const variants: VariantName[] = ["dom0", "linux-stubdom", "shell-stubdom"];
+  const variants: VariantName[] = [
+    "dom0",
+    "linux-stubdom",
+    ...(choices ? CHOICES : (["shell-stubdom"] as const)),
+  ];
   if (minios !== undefined) variants.push("minios");
   const order = interleaved(variants, settings.runs);
   const commit = (await capture(["git", "rev-parse", "--short", "HEAD"])).trim();

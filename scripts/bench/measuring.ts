@@ -27,7 +27,7 @@ import {
 } from "./readings.ts";
 import type { Recorder } from "./results.ts";
 import { DOM0_ADDRESS, FIRST_PORT, guestFigures, guestJobs, type Settings, scratchMiB } from "./settings.ts";
-import type { VariantName } from "./variants.ts";
+import { VARIANTS, type VariantName } from "./variants.ts";
 import { TRACED, wakeUps } from "./xentrace.ts";
 
 const SHELL_RAMDISK = "/root/shell-stubdom-ramdisk";
@@ -53,7 +53,7 @@ export async function measuringDisk(jobs: readonly string[]): Promise<string> {
 /** Brings all images into dom0 and starts the other end of the guests' connections. */
 export async function prepare(bench: Bench, variants: readonly VariantName[]): Promise<void> {
   const { host, settings } = bench;
-  if (variants.some((name) => name.endsWith("-stubdom"))) await installStubdom(host);
+  if (variants.some((name) => !["dom0", "minios"].includes(name))) await installStubdom(host);
   if (variants.includes("shell-stubdom")) await host.push(await shellStubdomRamdisk(), SHELL_RAMDISK);
   if (variants.includes("minios")) {
     const image = readFileSync(bench.minios ?? "");
@@ -78,6 +78,8 @@ export async function prepare(bench: Bench, variants: readonly VariantName[]): P
 
 /** What makes the variant, beside the guest that all have. */
 function guestOf(variant: VariantName): Pick<GuestOptions, "stubdom" | "extra"> {
+  const about = VARIANTS[variant];
+  if ("words" in about) return { stubdom: { cmdline: `quiet ${about.words}` } };
   switch (variant) {
     case "dom0":
       return { stubdom: false };
@@ -90,6 +92,8 @@ function guestOf(variant: VariantName): Pick<GuestOptions, "stubdom" | "extra"> 
         stubdom: false,
         extra: { device_model_version: "qemu-xen-traditional", device_model_stubdomain_override: true },
       };
+    default:
+      throw new RangeError(`nobody knows how to start ${variant}`);
   }
 }
 
@@ -163,7 +167,7 @@ async function bootFigures(
   add: Add,
   absent: (id: string, reason: string) => void,
 ): Promise<void> {
-  if (variant === "linux-stubdom") {
+  if (variant === "linux-stubdom" || "words" in VARIANTS[variant]) {
     const agent = await guest.agent();
     add("start.agent", Number(agent["phases/running"]) / 1000);
     add("start.qemu", Number(agent["phases/qemu-answers"]) / 1000);
@@ -322,7 +326,7 @@ export async function measureSave(bench: Bench, variant: VariantName): Promise<v
     absent([...disk, ...console], "nobody in this stub domain carries the device state out");
     return;
   }
-  if (variant !== "linux-stubdom") {
+  if (variant === "dom0" || variant === "minios") {
     absent(console, "the device state takes the one way that there is");
     await saveOnce(bench, variant, disk);
     return;

@@ -12,6 +12,8 @@ const colours: Readonly<Record<VariantName, string>> = {
   "linux-stubdom": "#0072b2",
   "shell-stubdom": "#e69f00",
   minios: "#009e73",
+  "bridge+io_uring": "#56b4e9",
+  "macvtap+rings": "#cc79a7",
 };
 const ink = "#1a1a1a";
 const pale = "#5a5a5a";

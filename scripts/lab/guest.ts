@@ -144,14 +144,20 @@ export class Guest {
     this.#faultsBefore = host.guestFaults.length;
     // A guest that reboots gets new domains and a new console. Each is followed once, as soon as it has its
     // terminal: `xl console` takes the PV console of a guest that is not complete for the serial port, and one
-    // that is attached to a dying domain may stay with it for ever.
+    // that is attached to a dying domain may stay with it for ever. What is typed goes to the terminal itself:
+    // Xen 4.20's xenconsole reads its standard input from a terminal only.
     const terminal = stubdom
       ? 'xenstore-read "/local/domain/$(xenstore-read "/local/domain/$id/image/device-model-domid")/device/console/3/tty"'
       : 'xenstore-read "/local/domain/$id/serial/0/tty"';
-    const follow = `gone=0 last=
+    const follow = `gone=0 last= writer=
+      exec 3<&0
       while [ $gone -lt 40 ]; do
         if ! id=$(xl domid "$1"); then gone=$((gone + 1))
-        elif [ "$id" != "$last" ] && [ -n "$(${terminal})" ]; then gone=0 last=$id; xl console "$1"
+        elif [ "$id" != "$last" ] && tty=$(${terminal}) && [ -n "$tty" ]; then
+          gone=0 last=$id
+          cat <&3 >"$tty" & writer=$!
+          xl console "$1"
+          kill $writer
         fi 2> /dev/null
         sleep 0.25
       done`;

@@ -2,7 +2,7 @@
 
 import { expect } from "vitest";
 import type { Guest } from "../../scripts/lab/guest.ts";
-import type { LabHost } from "../../scripts/lab/host.ts";
+import type { XenHost } from "../../scripts/lab/xen-host.ts";
 
 /** How often a test does what it does: as often as is promised with `scripts/test --full`, else a few times. */
 export function rounds(few: number, promised: number): number {
@@ -61,7 +61,7 @@ export async function askGuest(
 }
 
 /** Bytes that look like no others, in a file of dom0's; their SHA-256 in hex. */
-export async function randomFile(host: LabHost, path: string, bytes: number): Promise<string> {
+export async function randomFile(host: XenHost, path: string, bytes: number): Promise<string> {
   const { stdout } = await host.run(
     `mkdir -p "$(dirname ${path})" && head -c ${bytes} /dev/urandom > ${path} && sha256sum < ${path}`,
   );

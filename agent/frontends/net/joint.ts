@@ -12,6 +12,10 @@
  * `bridge`: a bridge with these two ports, without learning and spanning tree. It keeps STP, pause and LACP
  * frames from passing, which Linux allows no bridge to do otherwise.
  *
+ * `macvtap`: no TAP of its own, but one that Linux puts onto the netfront. Shorter, but multicast and broadcast
+ * frames wait in a queue of their own, so that they may overtake others, and the stack behind the netfront gets
+ * to see them too.
+ *
  * Checksums and segments: netback hands over packets whose TCP checksum is still blank and which are up to
  * 64 KiB long. The TAP has no virtio header, so it takes neither, and Linux fills in the checksum and cuts
  * the segments on the way to it; QEMU always reads whole frames of at most the MTU.
@@ -24,7 +28,7 @@ import type { Link } from "./link-messages.ts";
 import { type Candidate, type EmulatedNic, isCandidate, matchNic } from "./match.ts";
 import { RouteClient, RouteError, type RoutePlatform } from "./route.ts";
 
-export type JointKind = "tc" | "bridge";
+export type JointKind = "tc" | "bridge" | "macvtap";
 
 export interface JointPlatform extends RoutePlatform {
   readonly files: FileSystem;
@@ -129,22 +133,15 @@ export class NetworkJoiner {
   }
 
   async #join(nic: EmulatedNic, front: Link): Promise<Joint> {
-    const tapName = `tap${nic.devid}`;
-    const descriptor = this.#platform.sockets.openTap(tapName, false);
-    let tap: Link;
-    try {
-      tap = await this.#route.link(tapName);
-    } catch (error) {
-      this.#platform.descriptors.close(descriptor);
-      throw error;
-    }
+    const { tap, descriptor } = await this.#tap(`tap${nic.devid}`, front);
     // From here on the joint looks after itself, also when an interface goes away half-way through.
     const undo: Step[] = [];
     const joint = this.#watched(nic, front, tap, descriptor, undo);
     try {
       for (const link of [tap, front]) await this.#silence(link, front.mtu);
       if (this.#kind === "tc") await this.#redirect(tap, front, undo);
-      else await this.#bridge(nic, tap, front, undo);
+      else if (this.#kind === "bridge") await this.#bridge(nic, tap, front, undo);
+      else await this.#passThrough(tap, undo);
       for (const link of [tap, front]) {
         undo.push(() => this.#route.change(link, { up: false }));
         await this.#route.change(link, { up: true });
@@ -169,6 +166,29 @@ export class NetworkJoiner {
       `NIC ${nic.devid} (${nic.mac}): ${tap.name} joined to ${front.name} by ${this.#kind}`,
     );
     return joint;
+  }
+
+  /** QEMU's interface and its queue. */
+  async #tap(name: string, front: Link): Promise<{ tap: Link; descriptor: number }> {
+    const { descriptors, sockets } = this.#platform;
+    if (this.#kind === "macvtap") {
+      const tap = await this.#route.createMacvtap(name, front);
+      try {
+        // QEMU asks such a queue for its header's kind, and takes the headers off itself.
+        const descriptor = descriptors.open(`/dev/tap${tap.index}`, { access: "read-write" });
+        return { tap, descriptor };
+      } catch (error) {
+        await this.#route.deleteLink(tap);
+        throw error;
+      }
+    }
+    const descriptor = sockets.openTap(name, false);
+    try {
+      return { tap: await this.#route.link(name), descriptor };
+    } catch (error) {
+      descriptors.close(descriptor);
+      throw error;
+    }
   }
 
   /** The joint as an object, torn down when either interface goes away. */
@@ -236,6 +256,12 @@ export class NetworkJoiner {
       await this.#route.redirect(from, to);
       undo.push(() => this.#route.endRedirect(from));
     }
+  }
+
+  async #passThrough(tap: Link, undo: Step[]): Promise<void> {
+    // Unlike a TAP it does not go with its last descriptor.
+    undo.push(() => this.#route.deleteLink(tap));
+    await this.#route.change(tap, { allMulticast: true });
   }
 
   async #bridge(nic: EmulatedNic, tap: Link, front: Link, undo: Step[]): Promise<void> {

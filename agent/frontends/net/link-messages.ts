@@ -33,10 +33,12 @@ const AF_UNSPEC = 0;
 const IFF_UP = 0x1;
 const IFF_LOOPBACK = 0x8;
 const IFF_NOARP = 0x80;
+const IFF_ALLMULTI = 0x200;
 
 const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
+const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_TXQLEN = 13;
 const IFLA_LINKINFO = 18;
@@ -51,6 +53,9 @@ const IFLA_BR_AGEING_TIME = 4;
 const IFLA_BR_STP_STATE = 5;
 const IFLA_BR_GROUP_FWD_MASK = 9;
 const IFLA_BR_MCAST_SNOOPING = 23;
+const IFLA_MACVLAN_MODE = 1;
+/** The lower interface is this one's alone, and hands it every frame. */
+const MACVLAN_MODE_PASSTHRU = 8;
 /** Every link-local group but 0 to 2 (STP, pause, LACP), which Linux refuses to let through a bridge. */
 const FORWARDED_GROUPS = 0xfff8;
 
@@ -82,6 +87,8 @@ export interface LinkChange {
   readonly address?: string;
   /** Frames that wait to be sent; for a TAP, frames that wait for QEMU to read them. */
   readonly transmitQueue?: number;
+  /** Takes multicast frames of every group. */
+  readonly allMulticast?: boolean;
   /** Index of the bridge to make it a port of. */
   readonly master?: number;
 }
@@ -130,6 +137,10 @@ export function changeLink(index: number, change: LinkChange): Uint8Array {
     changed |= IFF_NOARP;
     if (!change.arp) flags |= IFF_NOARP;
   }
+  if (change.allMulticast !== undefined) {
+    changed |= IFF_ALLMULTI;
+    if (change.allMulticast) flags |= IFF_ALLMULTI;
+  }
   const parts = [header(index, flags, changed)];
   if (change.address !== undefined) parts.push(attribute(IFLA_ADDRESS, macBytes(change.address)));
   if (change.mtu !== undefined) parts.push(attribute(IFLA_MTU, u32(change.mtu)));
@@ -157,6 +168,20 @@ export function newBridge(name: string): Uint8Array {
         attribute(IFLA_BR_GROUP_FWD_MASK, u16(FORWARDED_GROUPS)),
         attribute(IFLA_BR_MCAST_SNOOPING, u8(0)),
       ),
+    ),
+  ]);
+}
+
+/** RTM_NEWLINK for a TAP that is one with the interface of index `lower`: what comes in there is read here. */
+export function newMacvtap(name: string, lower: number): Uint8Array {
+  return concatBytes([
+    header(0),
+    nameAttribute(name),
+    attribute(IFLA_LINK, u32(lower)),
+    attribute(
+      IFLA_LINKINFO,
+      attribute(IFLA_INFO_KIND, encodeText("macvtap")),
+      attribute(IFLA_INFO_DATA, attribute(IFLA_MACVLAN_MODE, u32(MACVLAN_MODE_PASSTHRU))),
     ),
   ]);
 }

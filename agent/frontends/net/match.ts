@@ -41,7 +41,7 @@ export class NoMatchError extends Error {
 }
 
 /** Kinds of links that the joint itself makes; a bridge also takes over the MAC of a port. */
-const ownKinds: ReadonlySet<string | undefined> = new Set(["tun", "bridge"]);
+const ownKinds: ReadonlySet<string | undefined> = new Set(["tun", "bridge", "macvtap"]);
 
 /** Links that may be the other side of an emulated NIC. */
 export function isCandidate(link: Link): boolean {

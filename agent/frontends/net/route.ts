@@ -13,6 +13,7 @@ import {
   type LinkChange,
   listLinks,
   newBridge,
+  newMacvtap,
   RTM_DELLINK,
   RTM_GETLINK,
   RTM_NEWLINK,
@@ -139,6 +140,17 @@ export class RouteClient {
       type: RTM_NEWLINK,
       flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
       payload: newBridge(name),
+    });
+    return this.link(name);
+  }
+
+  /** Creates a TAP that is one with `lower`, of the same address, and leaves it down. */
+  async createMacvtap(name: string, lower: LinkName): Promise<Link> {
+    await this.#ask({
+      action: `create macvtap ${name} on ${lower.name}`,
+      type: RTM_NEWLINK,
+      flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+      payload: newMacvtap(name, lower.index),
     });
     return this.link(name);
   }

@@ -12,6 +12,8 @@
  *   tcp-receive ADDRESS PORT                     until the end of the stream
  *   udp-rate ADDRESS PORT COUNT SIZE             as fast as they leave; "?" asks how many came
  *   udp-echo ADDRESS PORT COUNT SIZE             one at a time; the distribution of the round trips
+ *   serial-send PORT FILE                        all of it through a 16550 (PORT is its first, hex), a FIFO a time
+ *   serial-take PORT FILE COUNT                  COUNT bytes from there into a new file
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -24,7 +26,7 @@ enum {
     SYS_socket = 41, SYS_connect = 42, SYS_shutdown = 48, SYS_exit = 60, SYS_fdatasync = 75,
     SYS_clock_gettime = 228, SYS_pread = 17, SYS_pwrite = 18
 };
-enum { O_RDWR = 2, O_DIRECT = 0x4000, O_SYNC = 0x101000, PROT_RW = 3, MAP_SHARED = 1, MAP_ANON = 0x22 };
+enum { O_RDWR = 2, O_CREAT = 0x40, O_DIRECT = 0x4000, O_SYNC = 0x101000, PROT_RW = 3, MAP_SHARED = 1, MAP_ANON = 0x22 };
 enum { AF_INET = 2, SOCK_STREAM = 1, SOCK_DGRAM = 2, POLLIN = 1, most_samples = 100000, most_block = 1 << 20 };
 
 static i64 call6(i64 n, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f)
@@ -194,6 +196,78 @@ static void mmio(char **args)
     number("count", count);
 }
 
+/*
+ * A 16550's registers. Linux' driver gives it a byte an access, each a trap; here one access moves a whole FIFO, and
+ * one asks whether it may: rep outsb is one request to who emulates the port.
+ */
+enum { DATA = 0, IER = 1, IIR = 2, FCR = 2, LCR = 3, MCR = 4, LSR = 5, fifo = 16, trigger = 14 };
+
+static u8 in8(u16 at)
+{
+    u8 value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(at));
+    return value;
+}
+
+static void out8(u16 at, u8 value)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(at));
+}
+
+static u16 serial(const char *text_)
+{
+    u16 at = parse(text_, 16);
+    check("iopl", call(SYS_iopl, 3, 0, 0));
+    out8(at + LCR, 3);
+    out8(at + MCR, 3);
+    /* FIFOs on and empty; an interrupt, which is only asked for, at 14 bytes. */
+    out8(at + FCR, 0xc7);
+    return at;
+}
+
+static void serial_send(char **args)
+{
+    static u8 buffer[65536];
+    u16 at = serial(args[0]);
+    i64 file = check(args[1], call(SYS_open, args[1], 0, 0)), got;
+    u64 total = 0, began = now();
+    while ((got = check("read", call(SYS_read, file, buffer, sizeof buffer))) > 0) {
+        const u8 *from = buffer;
+        for (total += got; got > 0;) {
+            u64 count = got < fifo ? got : fifo;
+            got -= count;
+            while (!(in8(at + LSR) & 0x20))
+                ;
+            __asm__ volatile("rep outsb" : "+S"(from), "+c"(count) : "d"((u16)(at + DATA)) : "memory");
+        }
+    }
+    number("ns", now() - began);
+    number("bytes", total);
+}
+
+static void serial_take(char **args)
+{
+    u16 at = serial(args[0]);
+    i64 file = check(args[1], call(SYS_open, args[1], O_RDWR | O_CREAT, 0600));
+    u64 total = parse(args[2], 10), left = total, began = now();
+    static u8 buffer[fifo];
+    out8(at + IER, 1);
+    while (left) {
+        u8 *to = buffer;
+        u8 why = in8(at + IIR) & 0x0f;
+        u64 count = why == 4 && left >= trigger ? trigger : why == 4 || why == 0x0c ? 1 : 0;
+        u64 bytes = count;
+        if (!count)
+            continue;
+        __asm__ volatile("rep insb" : "+D"(to), "+c"(count) : "d"((u16)(at + DATA)) : "memory");
+        check("write", call(SYS_write, file, buffer, bytes));
+        left -= bytes;
+    }
+    out8(at + IER, 0);
+    number("ns", now() - began);
+    number("bytes", total);
+}
+
 static void cpu(char **args)
 {
     u64 count = parse(args[0], 10), value = count | 1;
@@ -350,6 +424,7 @@ static const struct {
     { "port", 2, port }, { "mmio", 2, mmio }, { "cpu", 1, cpu }, { "disk", 6, disk },
     { "tcp-send", 3, tcp_send }, { "tcp-receive", 2, tcp_receive },
     { "udp-rate", 4, udp_rate }, { "udp-echo", 4, udp_echo },
+    { "serial-send", 2, serial_send }, { "serial-take", 3, serial_take },
 };
 
 __attribute__((used)) static void start(i64 *stack)

@@ -1,0 +1,96 @@
+/** CDs that are changed under a running guest, by plain `xl cd-insert` and `xl cd-eject`. */
+
+import { expect, it } from "vitest";
+import type { Guest } from "../../../scripts/lab/guest.ts";
+import { installHelper, startHelper } from "../../../scripts/lab/helper.ts";
+import { askGuest, randomFile, rounds } from "../support.ts";
+
+/** Sectors of a CD have 2048 bytes; few of them, because the guest reads each image whole. */
+const sizes = [64 << 10, 128 << 10, 96 << 10];
+const images = sizes.map((_, n) => `/root/cd/${n}.iso`);
+
+/** A drive by its names in the configuration and in the guest. */
+export interface CdDrive {
+  readonly vdev: string;
+  readonly linux: string;
+}
+
+/**
+ * @param served drive with a medium, of dom0's kernel
+ * @param empty drive that was empty from the start, of dom0's kernel
+ * @param qdisk drive with a medium, of dom0's QEMU, which is libxl's choice
+ */
+export function cdTests(guestOf: () => Guest, served: CdDrive, empty: CdDrive, qdisk: CdDrive): void {
+  const times: number[] = [];
+  let sums: string[];
+
+  const xl = async (...words: readonly string[]): Promise<void> => {
+    const began = Date.now();
+    await guestOf().host.run(["xl", ...words], { timeout: 90 });
+    times.push((Date.now() - began) / 1000);
+  };
+  const insert = (drive: CdDrive, n: number) => xl("cd-insert", guestOf().name, drive.vdev, images[n] ?? "");
+  const eject = (drive: CdDrive) => xl("cd-eject", guestOf().name, drive.vdev);
+  /** What the guest reads of its CD: hash and length, or `failed` without a medium. */
+  const medium = (drive: CdDrive) =>
+    askGuest(guestOf(), `sumdisk ${drive.linux}`, new RegExp(`guest: sum ${drive.linux} (.*)`));
+  const image = (n: number) => `${sums[n]} ${sizes[n]}`;
+
+  it(
+    "a CD changes, and is empty in between",
+    async () => {
+      const { host } = guestOf();
+      sums = [];
+      for (const [n, size] of sizes.entries()) sums.push(await randomFile(host, `/root/cd/${n}.iso`, size));
+      const promised = rounds(4, 50);
+      for (let round = 1; round <= promised; round++) {
+        await eject(served);
+        if (round % 10 === 1) expect(await medium(served)).toBe("failed");
+        const n = round % images.length;
+        await insert(served, n);
+        expect(await medium(served), `round ${round}`).toBe(image(n));
+      }
+      console.log(
+        `${promised} rounds of xl cd-eject and cd-insert: ${Math.min(...times)} to ${Math.max(...times)} s each`,
+      );
+      expect(await guestOf().qemuDmLog()).not.toMatch(/ (error|warn) .*CD/);
+      // dom0 has let go of every image but the last.
+      expect((await host.run("losetup -a")).stdout.match(/\/root\/cd\//g)).toHaveLength(1);
+    },
+    60 * 60_000,
+  );
+
+  it("a CD changes without an eject, and can be ejected twice", async () => {
+    for (const n of [0, 2]) {
+      await insert(served, n);
+      expect(await medium(served)).toBe(image(n));
+    }
+    await eject(served);
+    await eject(served);
+    expect(await medium(served)).toBe("failed");
+    await insert(served, 0);
+    expect(await medium(served)).toBe(image(0));
+  });
+
+  it("a drive that was empty from the start takes a medium and gives it back", async () => {
+    expect(await medium(empty)).toBe("failed");
+    await insert(empty, 1);
+    expect(await medium(empty)).toBe(image(1));
+    await eject(empty);
+    expect(await medium(empty)).toBe("failed");
+  });
+
+  it("a drive that dom0's QEMU serves changes its medium, gives it back, and with dom0's helper takes another", async () => {
+    for (const n of [1, 2]) {
+      await insert(qdisk, n);
+      expect(await medium(qdisk)).toBe(image(n));
+    }
+    // dom0's QEMU does not take up a drive without a file; the helper says for it that the drive is closed.
+    await installHelper(guestOf().host);
+    await startHelper(guestOf().host);
+    await eject(qdisk);
+    expect(await medium(qdisk)).toBe("failed");
+    await insert(qdisk, 0);
+    expect(await medium(qdisk)).toBe(image(0));
+  });
+}

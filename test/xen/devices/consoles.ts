@@ -1,0 +1,79 @@
+/** Serial ports as pipes: bytes of both directions at once, compared by their hashes. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import type { Guest } from "../../../scripts/lab/guest.ts";
+import { xenstoreRead } from "../../../scripts/lab/guest.ts";
+import { askGuest, randomFile, rounds } from "../support.ts";
+
+const script = "/root/port.py";
+
+/** dom0's terminal for a guest's serial port: the stub domain's first three consoles are libxl's own. */
+async function terminal(guest: Guest, port: number): Promise<string> {
+  const path = `/local/domain/${await guest.stubdomId()}/device/console/${3 + port}/tty`;
+  const tty = await xenstoreRead(guest.host, path);
+  if (tty === undefined) throw new Error(`${guest.name}: no terminal at ${path}`);
+  return tty;
+}
+
+/** A serial port by its number, and its first I/O port as the guest's commands take it. */
+export interface SerialPort {
+  readonly number: number;
+  readonly base: string;
+}
+
+/** The guest must have done `keepprobe`. */
+export function consoleTests(guestOf: () => Guest, out: SerialPort, into: SerialPort): void {
+  const kib = { out: rounds(64, 10 << 10), into: rounds(16, 1 << 10) };
+  const hours = 6 * 3600;
+
+  it(
+    `its serial ports lose no byte of ${kib.out} KiB out and ${kib.into} KiB in at once, while its disk is read`,
+    async () => {
+      const guest = guestOf();
+      const { host } = guest;
+      await host.push(readFileSync(join(import.meta.dirname, "../dom0/port.py")), script);
+      const hash = await randomFile(host, "/root/port.bytes", kib.into << 10);
+      const reader = host.spawn([
+        "python3",
+        script,
+        "read",
+        await terminal(guest, out.number),
+        String(kib.out << 10),
+      ]);
+      let read = "";
+      await new Promise<void>((resolve) => {
+        reader.on("stdout", (chunk) => {
+          read += new TextDecoder().decode(chunk);
+          if (read.includes("ready")) resolve();
+        });
+      });
+      guest.type(
+        "while :; do cat /dev/sda > /dev/null; echo 3 > /proc/sys/vm/drop_caches; usleep 200000; done &\n",
+      );
+      const began = Date.now();
+      const seconds = () => ((Date.now() - began) / 1000).toFixed(0);
+      await askGuest(guest, `porttake ${into.base} ${kib.into} &`, /guest: (taking)/);
+      const taken = guest.waitForSerial(/guest: took/, hours);
+      const written = host.run(
+        ["python3", script, "write", await terminal(guest, into.number), "/root/port.bytes"],
+        { timeout: hours },
+      );
+      const sent = await askGuest(
+        guest,
+        `portsend ${out.base} ${kib.out}`,
+        /guest: sent \S+ \d+ (\S+)/,
+        hours,
+      );
+      console.log(`${kib.out} KiB out in ${seconds()} s`);
+      expect(await reader.exited).toBe(0);
+      expect(read).toBe(`ready\n${kib.out << 10} ${sent}\n`);
+      await written;
+      expect(await taken).toContain(`guest: took ${into.base} ${kib.into} ${hash}`);
+      console.log(`${kib.into} KiB in after ${seconds()} s`);
+      guest.type("kill %1\n");
+    },
+    (hours + 600) * 1000,
+  );
+}

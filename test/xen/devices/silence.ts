@@ -1,0 +1,76 @@
+/** The stub domain has no address on the guest's network and answers nothing, whoever asks. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import type { Guest } from "../../../scripts/lab/guest.ts";
+import { askGuest, inStubdom } from "../support.ts";
+
+export interface SilentNic {
+  readonly devid: number;
+  /** The guest's address, `10.9.0.2`. */
+  readonly own: string;
+  /** The guest's name for it, `eth0`. */
+  name(): string;
+}
+
+/** The guest's debug shell must be on. The NIC works as before at the end. */
+export function silenceTests(guestOf: () => Guest, nic: SilentNic): void {
+  const prefix = nic.own.replace(/\.\d+$/, "");
+
+  it("the stub domain has no address, and listens on no port", async () => {
+    const said = await inStubdom(
+      guestOf(),
+      "cat /proc/net/fib_trie /proc/net/tcp /proc/net/udp /proc/net/raw /proc/net/if_inet6 /proc/net/packet 2>&1",
+    );
+    expect(said).not.toMatch(/host LOCAL|32 host/);
+    expect(said).not.toMatch(/^ *\d+: [0-9A-F]{8}:/m);
+    expect(said).not.toMatch(/^fe80/m);
+  });
+
+  it("says nothing to dom0's network, whatever it is asked, while the guest is silent", async () => {
+    const guest = guestOf();
+    const { host } = guest;
+    const vif = `vif${await guest.stubdomId()}.${nic.devid}`;
+    const macs = await addresses(guest, nic);
+    await host.push(readFileSync(join(import.meta.dirname, "../dom0/scan.py")), "/root/scan.py");
+    const scan = async () => {
+      const { stdout } = await host.run(["python3", "/root/scan.py", vif, prefix, ...macs], { timeout: 600 });
+      const [sent, ...answers] = stdout.trim().split("\n");
+      return { sent: Number(sent?.split(" ")[1]), answers };
+    };
+    // Who answers is seen: the guest.
+    expect((await scan()).answers).not.toEqual([]);
+    await askGuest(guest, `ip link set ${nic.name()} down; echo guest: silent`, /guest: (silent)/);
+    const { sent, answers } = await scan();
+    console.log(`${sent} frames, ${answers.length} came back`);
+    expect(sent).toBeGreaterThan(4000);
+    expect(answers).toEqual([]);
+    await askGuest(guest, `ip link set ${nic.name()} up; echo guest: loud`, /guest: (loud)/);
+  }, 900_000);
+
+  it("says nothing to the guest, whatever it asks, while the network is cut off", async () => {
+    const guest = guestOf();
+    const { host } = guest;
+    const vif = `vif${await guest.stubdomId()}.${nic.devid}`;
+    const macs = await addresses(guest, nic);
+    // Not just off its bridge: dom0 itself would answer for the addresses that it has elsewhere.
+    await host.run(["ip", "link", "set", vif, "down"]);
+    const came = await askGuest(
+      guest,
+      `knock ${nic.name()} ${nic.own}/24 ${macs.join(" ")}`,
+      /guest: knocked \S+ (\d+)/,
+      900,
+    );
+    await host.run(["ip", "link", "set", vif, "up"]);
+    expect(came).toBe("0");
+  }, 1200_000);
+}
+
+/** Of both of the NIC's interfaces in the stub domain: the netfront has the guest's, the TAP one of its own. */
+async function addresses(guest: Guest, { devid }: SilentNic): Promise<string[]> {
+  const path = `/sys/bus/xen/devices/vif-${devid}/net/*/address /sys/class/net/tap${devid}/address`;
+  const found = (await inStubdom(guest, `cat ${path}`)).match(/([0-9a-f]{2}:){5}[0-9a-f]{2}/g) ?? [];
+  expect(found).toHaveLength(2);
+  return found;
+}

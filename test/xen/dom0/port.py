@@ -1,0 +1,39 @@
+"""The other end of a guest's serial port: bytes to or from a terminal of dom0's, as they are.
+
+    port.py read TTY BYTES     says "ready", reads so many, then prints their number and SHA-256
+    port.py write TTY FILE     writes the file, then prints "written"
+"""
+
+import hashlib
+import os
+import sys
+import termios
+import tty
+
+
+def raw(path):
+    port = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    tty.setraw(port, termios.TCSANOW)
+    return port
+
+
+def main(what, path, argument):
+    port = raw(path)
+    if what == "write":
+        with open(argument, "rb") as file:
+            data = file.read()
+        while data:
+            data = data[os.write(port, data[:1024]) :]
+        termios.tcdrain(port)
+        print("written", flush=True)
+        return
+    print("ready", flush=True)
+    left, hashed = int(argument), hashlib.sha256()
+    while left > 0:
+        chunk = os.read(port, min(left, 4096))
+        hashed.update(chunk)
+        left -= len(chunk)
+    print(int(argument) - left, hashed.hexdigest(), flush=True)
+
+
+main(*sys.argv[1:])
