@@ -8,7 +8,7 @@ const alone = ["create", "state-speed"].map((name) => `test/xen/${name}.test.ts`
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
+      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 60_000 } },
       {
         test: {
           name: "binary",
