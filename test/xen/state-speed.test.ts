@@ -39,8 +39,7 @@ afterAll(async () => {
 
 /** Seconds that `stubdom measure` needs for so many bytes to `target`: the least of some runs. */
 async function measure(target: string, bytes: number, times = runs): Promise<number> {
-  const blocks = bytes / (64 * KIB);
-  const one = `dd if=/dev/zero bs=64k count=${blocks} 2>/dev/null | stubdom measure --json ${target}`;
+  const one = `stubdom measure --json --bytes ${bytes} ${target} < /dev/zero`;
   const text = await inStubdom(guest, `for i in ${numbers(times)}; do ${one}; done`, 1800);
   return least(text, bytes);
 }
@@ -62,7 +61,7 @@ async function besideDd(bytes: number): Promise<{ ours: number; dd: number }> {
     exec 3> /tmp/hold
     t=0; until [ -b /dev/xvdzz ] || [ $t -gt 20 ]; do t=$((t + 1)); sleep 1; done
     for i in ${numbers(runs)}; do
-      dd if=/dev/zero bs=64k count=${bytes / (64 * KIB)} 2>/dev/null | stubdom measure --json /dev/xvdzz
+      stubdom measure --json --bytes ${bytes} /dev/xvdzz < /dev/zero
       read from _ < /proc/uptime
       dd if=/dev/zero of=/dev/xvdzz bs=${block} count=${bytes / block} oflag=direct conv=fsync 2>/dev/null || echo "DD FAILED"
       read to _ < /proc/uptime

@@ -29,17 +29,22 @@ export const measure: Command = {
       .option("bytes", {
         type: "number",
         default: 0,
-        describe: "With hold: have dom0 attach a state disk of at least so much until standard input ends",
+        describe:
+          "Take no more than so much of standard input; with hold, have dom0 attach a state disk of so much at least until standard input ends",
       })
       .example(
-        "dd if=/dev/zero bs=64k count=64 | stubdom measure /dev/xvdb",
+        "stubdom measure --bytes 4194304 /dev/xvdb < /dev/zero",
         "How long 4 MiB of state take to a disk",
       ),
   async run(platform, args) {
     const began = platform.clock.now();
     if (args.target === "hold") return hold(platform, Number(args.bytes));
     const way = args.target === "console" ? toConsole : args.target === "helper" ? toHelper : toDisk;
-    const { commit } = await way(platform, String(args.target));
+    const { commit } = await way(
+      platform,
+      Number(args.bytes) || Number.POSITIVE_INFINITY,
+      String(args.target),
+    );
     const seconds = (platform.clock.now() - began) / 1000;
     const rate = commit.length / seconds / 1e6;
     return { bytes: commit.length, seconds: seconds.toFixed(3), megabytesPerSecond: rate.toFixed(3) };
@@ -47,20 +52,20 @@ export const measure: Command = {
   render: fields,
 };
 
-async function toDisk(platform: Platform, path: string): Promise<WrittenExtent> {
+async function toDisk(platform: Platform, most: number, path: string): Promise<WrittenExtent> {
   const fd = platform.descriptors.open(path, { access: "read-write", direct: true });
   const store = new DescriptorStore(platform, fd);
   try {
-    return await fill(platform, store);
+    return await fill(platform, store, most);
   } finally {
     store.close();
   }
 }
 
 /** As when the toolstack asks for it, but for QEMU. */
-async function toHelper(platform: Platform): Promise<WrittenExtent> {
+async function toHelper(platform: Platform, most: number): Promise<WrittenExtent> {
   return withHelper(platform, 0, async (disk, helper) => {
-    const written = await fill(platform, disk.store).finally(() => disk.close());
+    const written = await fill(platform, disk.store, most).finally(() => disk.close());
     await helper.ask({ verb: "commit", bytes: written.commit.length }, "placed");
     return written;
   });
@@ -101,19 +106,19 @@ async function withHelper<T>(
   }
 }
 
-async function fill(platform: Platform, store: DescriptorStore): Promise<WrittenExtent> {
+async function fill(platform: Platform, store: DescriptorStore, most: number): Promise<WrittenExtent> {
   const writer = await DiskWriter.begin(store, { uuid: nilUuid, qemuVersion: "" }, platform.storage.hash);
-  await pass(platform, writer);
+  await pass(platform, writer, most);
   return writer.commit();
 }
 
-async function toConsole(platform: Platform): Promise<WrittenExtent> {
+async function toConsole(platform: Platform, most: number): Promise<WrittenExtent> {
   const xenstore = XenstoreClient.connect(platform);
   const console = await SaveConsole.open(platform, xenstore);
   try {
     const header = { uuid: nilUuid, qemuVersion: "", chunkSize: defaultChunkSize, sequence: 1 };
     const writer = new ExtentWriter(console, header, platform.storage.hash, platform.storage.buffer);
-    await pass(platform, writer);
+    await pass(platform, writer, most);
     const written = await writer.finish();
     await console.drain();
     return written;
@@ -123,10 +128,12 @@ async function toConsole(platform: Platform): Promise<WrittenExtent> {
   }
 }
 
-async function pass({ descriptors }: Platform, writer: StateWriter): Promise<void> {
-  for (;;) {
-    const count = descriptors.read(0, writer.room);
+async function pass({ descriptors }: Platform, writer: StateWriter, most: number): Promise<void> {
+  for (let left = most; left > 0; ) {
+    const count = descriptors.read(0, writer.room.subarray(0, Math.min(writer.room.length, left)));
     if (count === 0) return;
-    if (count !== null) await writer.filled(count);
+    if (count === null) continue;
+    left -= count;
+    await writer.filled(count);
   }
 }

@@ -1,6 +1,9 @@
 /**
  * `xl migrate` between two emulated hosts: there and back, with unmodified xl and QEMU, over a private network
  * that joins the hosts' bridges. Both see the guest's disks.
+ *
+ * Written, but never run on a host, which is why its name keeps it out of the suite: two emulated hosts at once want
+ * a machine that does nothing else.
  */
 
 import { createSocket } from "node:dgram";
