@@ -41,12 +41,12 @@ export function silenceTests(guestOf: () => Guest, nic: SilentNic): void {
     };
     // Who answers is seen: the guest.
     expect((await scan()).answers).not.toEqual([]);
-    await askGuest(guest, `ip link set ${nic.name()} down; echo guest: silent`, /guest: (silent)/);
+    await askGuest(guest, `ip link set ${nic.name()} down; echo "guest:" silent`, /guest: (silent)/);
     const { sent, answers } = await scan();
     console.log(`${sent} frames, ${answers.length} came back`);
     expect(sent).toBeGreaterThan(4000);
     expect(answers).toEqual([]);
-    await askGuest(guest, `ip link set ${nic.name()} up; echo guest: loud`, /guest: (loud)/);
+    await askGuest(guest, `ip link set ${nic.name()} up; echo "guest:" loud`, /guest: (loud)/);
   }, 900_000);
 
   it("says nothing to the guest, whatever it asks, while the network is cut off", async () => {

@@ -117,6 +117,27 @@ describe("a joint by bridge", () => {
   });
 });
 
+describe("a joint by macvtap", () => {
+  it("makes the TAP on the netfront, takes its queue from the device, and removes it at the end", async () => {
+    const { kernel, joiner } = setUp("macvtap");
+    const [joint] = await joiner.joinAll([nic0]);
+    expect(kernel.journal).toEqual([
+      "get all",
+      "new tap0",
+      "get tap0",
+      "set tap0 down noarp mtu 1500 queue 256",
+      "set eth1 down noarp mtu 1500 queue 256",
+      "set tap0 allmulti",
+      "set tap0 up",
+      "set eth1 up",
+    ]);
+    expect(kernel.taps.get(50)).toBe(joint?.descriptor);
+    await joint?.tearDown();
+    expect(kernel.journal.slice(8)).toEqual(["set eth1 down", "set tap0 down", "delete tap0"]);
+    expect(kernel.taps.size).toBe(0);
+  });
+});
+
 describe.each(["tc", "bridge"] as const)("when something goes wrong, a joint by %s", (kind) => {
   it("leaves nothing behind wherever it fails", async () => {
     const rehearsal = setUp(kind);

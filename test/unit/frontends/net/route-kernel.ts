@@ -72,7 +72,14 @@ export class FakeRouteKernel {
     },
   };
 
-  readonly descriptors: Pick<Descriptors, "read" | "write" | "close" | "onReadable"> = {
+  readonly descriptors: Pick<Descriptors, "open" | "read" | "write" | "close" | "onReadable"> = {
+    // A macvtap's queue is a device of its own.
+    open: (path) => {
+      const index = Number(/^\/dev\/tap(\d+)$/.exec(path)?.[1] ?? Number.NaN);
+      if (this.links.get(index)?.kind !== "macvtap") throw new SystemError("ENOENT", "open", path);
+      this.taps.set(index, FIRST_TAP + index);
+      return FIRST_TAP + index;
+    },
     read: (_fd, into) => {
       const next = this.#datagrams.shift();
       if (next === undefined) return null;
@@ -165,7 +172,9 @@ export class FakeRouteKernel {
       return dump || this.#named(readText(attributes, 3)) ? 0 : 19;
     }
     if (message.type === RTM_NEWLINK && (message.flags & NLM_F_CREATE) !== 0) {
-      this.#add({ index: this.#nextIndex++, name: readText(attributes, 3) ?? "", kind: "bridge" });
+      const about = decodeAttributes(attributes.get(18) ?? new Uint8Array(0));
+      const kind = readText(about, 1) ?? "bridge";
+      this.#add({ index: this.#nextIndex++, name: readText(attributes, 3) ?? "", kind });
       return 0;
     }
     const link = this.links.get(index);
@@ -207,6 +216,7 @@ export class FakeRouteKernel {
     const changed = viewOf(message).getUint32(12, true);
     let text = "";
     if (changed & 0x01) text += flags & 0x01 ? " up" : " down";
+    if (changed & 0x200) text += flags & 0x200 ? " allmulti" : " somemulti";
     if (changed & 0x80) text += flags & 0x80 ? " noarp" : " arp";
     const address = attributes.get(1);
     if (address !== undefined) text += ` address ${Buffer.from(address).toString("hex")}`;
