@@ -30,7 +30,7 @@ export class Viewer {
     );
   }
 
-  static async connect(host: LabHost, address = "TCP:127.0.0.1:5900"): Promise<Viewer> {
+  static async connect(host: LabHost, address = "TCP4:127.0.0.1:5900"): Promise<Viewer> {
     const viewer = new Viewer(host.spawn(["socat", "-", address]));
     await viewer.#handshake();
     void viewer.#receive().catch((error) => viewer.#fail(error));
