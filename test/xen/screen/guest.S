@@ -12,7 +12,7 @@
 #        drawn          the picture is complete
 #        failed         the mode is not there
 #        k<hex> m<hex>  a byte from the keyboard, from the mouse
-#   key  F5             does what f does: a change on the screen that a viewer alone can bring about
+#   key  F5             one picture of g: a change on the screen that a viewer alone can bring about
 #
 # Pictures are noise, a linear congruential sequence: no wrong, missing or moved pixel can look right.
 #
@@ -96,8 +96,11 @@ poll:
     cmp bl, 'm'
     je poll
     cmp al, 0x3f            # F5
-    je again
-    jmp poll
+    jne poll
+    cmp dword ptr [size], 0
+    je poll
+    call plain
+    jmp drawn
 serial:
     mov dx, com1 + 5
     in al, dx
@@ -269,16 +272,7 @@ picture:
 go:
     mov ax, 19886           # 1193182 / 60
     call tick
-1:  call reach
-    xor ax, ax
-    mov es, ax
-    mov ecx, [size]
-    shr ecx, 2
-    mov eax, [colour]
-    add eax, 0x00030507
-    and eax, 0x00ffffff
-    mov [colour], eax
-    addr32 rep stosd
+1:  call plain
     sti
     hlt
     cli
@@ -291,6 +285,18 @@ go:
     xor ax, ax              # 18.2 a second again
     call tick
     jmp drawn
+plain:
+    call reach
+    xor ax, ax
+    mov es, ax
+    mov ecx, [size]
+    shr ecx, 2
+    mov eax, [colour]
+    add eax, 0x00030507
+    and eax, 0x00ffffff
+    mov [colour], eax
+    addr32 rep stosd
+    ret
 tick:
     push ax
     mov al, 0x34

@@ -82,6 +82,18 @@ export class Viewer {
     this.socket.write(bytes);
   }
 
+  /**
+   * Ctrl-Alt-1. dom0's QEMU opens its VNC server before the guest's screen is there, and from version 9.1 on
+   * goes on showing that there is none until somebody asks for it so.
+   */
+  async select(): Promise<void> {
+    const keys = [0x1d, 0x38, 0x02];
+    for (const key of keys) this.key(key, true);
+    for (const key of keys.reverse()) this.key(key, false);
+    // The placeholder has 640 x 480 pixels, which no picture of the test's guest has.
+    await this.until(() => this.width !== 640, "the guest's screen instead of a placeholder");
+  }
+
   close(): void {
     this.#failure ??= new Error("closed");
     this.socket.kill(15);
