@@ -278,7 +278,7 @@ it(`usbdevice="tablet": absolute positions arrive within one pixel`, async () =>
   const job = [
     "#!/bin/busybox sh",
     "for d in /sys/class/input/event*; do",
-    '  case "$(cat $d/device/name)" in *Tablet*) tablet=/dev/input/${d##*/};; esac',
+    '  case "$(cat $d/device/name)" in *Tablet*) tablet=/dev/input/$(basename $d);; esac',
     "done",
     'echo "guest: tablet $tablet"',
     // struct input_event as twelve numbers of 16 bits: type, code and value are the ninth and on.
