@@ -144,16 +144,18 @@ describe("a guest with vnc=1 in 64 MiB of stub domain", () => {
     expect(keyboard).toHaveLength(105);
     const wrong: string[] = [];
     for (const { code, pressed, released } of keyboard) {
-      const expected = `${pressed} ${released}`.trim().split(" ");
       const key = qemuKey(code);
       if (key === undefined) throw new Error(`no key ${code}`);
       shown.viewer.key(key, true);
       shown.viewer.key(key, false);
-      const came: string[] = [];
-      for (const _ of expected) {
-        came.push((await shown.said.next((text) => /^k/.test(text), `key ${code}`)).trim().slice(1));
+      const last = released || pressed;
+      let came = "";
+      while (!came.endsWith(last)) {
+        came += ` ${(await shown.said.next((text) => /^k/.test(text), `key ${code}`)).trim().slice(1)}`;
       }
-      if (came.join(" ") !== expected.join(" ")) wrong.push(`key ${code}: ${came.join(" ")}`);
+      // On a busy host half a second may pass in between, and the key repeats.
+      if (!new RegExp(`^( ${pressed})+${released && ` ${released}`}$`).test(came))
+        wrong.push(`key ${code}:${came}`);
     }
     expect(wrong).toEqual([]);
   });
