@@ -22,8 +22,7 @@ export async function inStubdom(guest: Guest, script: string, seconds = 120): Pr
   const proxy = `exec "$(ls -d /usr/lib/xen-[0-9]*/bin | tail -n 1)"/vchan-socket-proxy --mode=client ${stubdom} ${path} -`;
   const session = guest.host.spawn(["/bin/sh", "-c", proxy]);
   // Built in two pieces, so that the words of the command itself are not taken for its answer.
-  const words = Buffer.from(`{ echo "@@" BEGIN; ${script}\n}; echo "@@" END $?; exec sleep 60\n`);
-  let prompts = 0;
+  session.write(Buffer.from(`{ echo "@@" BEGIN; ${script}\n}; echo "@@" END $?; exec sleep 60\n`));
   return new Promise((resolve, reject) => {
     let text = "";
     const timer = setTimeout(() => {
@@ -35,10 +34,6 @@ export async function inStubdom(guest: Guest, script: string, seconds = 120): Pr
     });
     session.on("stdout", (chunk) => {
       text += new TextDecoder().decode(chunk);
-      // Each prompt is that of a new shell until the first has got its script: one may end before it.
-      const seen = text.includes("@@ BEGIN") ? prompts : text.split("stubdom# ").length - 1;
-      if (seen > prompts) session.write(words);
-      prompts = seen;
       const end = text.indexOf("@@ END ");
       if (end < 0) return;
       clearTimeout(timer);
