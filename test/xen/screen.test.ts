@@ -276,7 +276,7 @@ it("a change on the whole screen, and screens a second, beside QEMU in dom0", as
   expect(ours).toBeGreaterThan(0);
 });
 
-it(`usbdevice="tablet": absolute positions arrive within one pixel`, async () => {
+it("a USB tablet: absolute positions arrive within one pixel", async () => {
   const job = [
     "#!/bin/busybox sh",
     "for d in /sys/class/input/event*; do",
@@ -294,7 +294,15 @@ it(`usbdevice="tablet": absolute positions arrive within one pixel`, async () =>
     name: "tablet",
     images: { hda: await guestDisk({ jobs: ["script"], files: { job } }) },
     stubdom: { cmdline: `${withShell.cmdline} xen_fbfront.video=3,1024,768` },
-    extra: { ...vnc, ...backend, hdtype: "ahci", usb: true, usbdevice: "tablet" },
+    // What usbdevice="tablet" adds, on USB 3: a device on a UHCI wants a look every millisecond, and the emulated
+    // host then does nothing else. libxl does not take usbdevice= and usbversion= together.
+    extra: {
+      ...vnc,
+      ...backend,
+      hdtype: "ahci",
+      usbversion: 3,
+      device_model_args_hvm: ["-device", "usb-tablet"],
+    },
     onSerial: (text) => lines.add(text),
   });
   const viewer = await Viewer.connect(host);
