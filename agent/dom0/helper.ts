@@ -7,6 +7,7 @@ import { removeIfThere } from "./attachment.ts";
 import { BackingPool } from "./backing.ts";
 import { ClientWatch } from "./client-watch.ts";
 import { EmptyDrives } from "./empty-drives.ts";
+import { ScreenWatch } from "./screen.ts";
 import { type HelperContext, serves } from "./session.ts";
 import { type HelperSettings, unfinishedSave } from "./settings.ts";
 
@@ -21,6 +22,7 @@ export function lockPath(settings: HelperSettings): string {
 
 interface Known {
   client?: ClientWatch;
+  screen?: ScreenWatch;
   drives?: EmptyDrives;
   stop(): void;
 }
@@ -122,7 +124,9 @@ export class Helper {
       if (this.#domains.get(domid) !== domain || !(await serves(this.xenstore, domid, target))) return;
       if (domain.client !== undefined) return;
       domain.client = new ClientWatch(this.#context, domid, target);
+      domain.screen = new ScreenWatch(this.#context, domid);
       domain.stop();
+      await domain.screen.start();
       await domain.client.start();
       domain.drives = new EmptyDrives(this.xenstore, this.log, domid);
       await domain.drives.start();
@@ -139,6 +143,7 @@ export class Helper {
     if (domain === undefined) return;
     domain.stop();
     domain.drives?.stop();
+    domain.screen?.stop();
     try {
       await domain.client?.stop();
     } catch (error) {

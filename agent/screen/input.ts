@@ -27,6 +27,8 @@ const eventsAtOnce = 64;
  */
 export class Input {
   readonly #fds: number[] = [];
+  /** Takes what waits on each device. */
+  readonly #readers = new Map<number, () => void>();
   readonly #pressed = new Set<number>();
   #repeat: Timer | undefined;
   #repeating: number | undefined;
@@ -54,7 +56,9 @@ export class Input {
       const reader = new InputReader();
       const buffer = new Uint8Array(eventsAtOnce * eventSize);
       this.#fds.push(fd);
-      descriptors.onReadable(fd, () => this.#read(fd, device, reader, buffer));
+      const read = () => this.#read(fd, device, reader, buffer);
+      this.#readers.set(fd, read);
+      descriptors.onReadable(fd, read);
     } catch (error) {
       this.log.warn({ device }, `${device} takes no part in keyboard and pointer: ${String(error)}`);
     }
@@ -78,6 +82,7 @@ export class Input {
   }
 
   #closeDevice(fd: number): void {
+    this.#readers.delete(fd);
     this.platform.descriptors.onReadable(fd, null);
     this.platform.descriptors.close(fd);
   }
@@ -113,10 +118,14 @@ export class Input {
   #startRepeat(key: number, delay: number): void {
     this.#stopRepeat();
     this.#repeating = key;
-    this.#repeat = this.platform.clock.setTimer(delay, () => {
+    const timer = this.platform.clock.setTimer(delay, () => {
+      // On a busy host this may come late: a release that waits already must not be overtaken.
+      for (const read of [...this.#readers.values()]) read();
+      if (this.#repeat !== timer) return;
       this.target.key(key, true);
       this.#startRepeat(key, repeatInterval);
     });
+    this.#repeat = timer;
   }
 
   #stopRepeat(): void {

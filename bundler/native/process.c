@@ -90,6 +90,9 @@ static void become(char **argv, char **env, int *fds, int count, int flags)
     for (int i = 0; i < count; i++)
         if (dup2(fds[i], i) < 0)
             return;
+    /* Ours never block; a program's standard input does, or a shell takes "nothing yet" for the end. */
+    if (count > 0 && fcntl(0, F_SETFL, fcntl(0, F_GETFL) & ~O_NONBLOCK))
+        return;
     if ((flags & controlling_terminal) && ioctl(0, TIOCSCTTY, 0))
         return;
     if (close_range(count, ~0U, CLOSE_RANGE_CLOEXEC))

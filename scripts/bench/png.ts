@@ -1,6 +1,6 @@
 /**
- * PNG (RFC 2083) of a scene, without any library: 8 bits a channel, three channels, twice as many pixels each way
- * as the scene has.
+ * PNG (RFC 2083) without any library: 8 bits a channel, three channels; of a scene twice as many pixels each way
+ * as it has.
  */
 import { crc32, deflateSync } from "node:zlib";
 import { GLYPH_WIDTH, GLYPHS } from "./glyphs.ts";
@@ -67,23 +67,51 @@ function chunk(type: string, data: Uint8Array): Buffer {
   return bytes;
 }
 
-export function png(scene: Scene): Buffer {
-  const canvas = new Canvas(scene.width * SCALE, scene.height * SCALE);
-  for (const shape of scene.shapes) canvas.draw(shape);
-  const { width, height, pixels } = canvas;
-  const header = Buffer.alloc(13);
-  header.writeUInt32BE(width, 0);
-  header.writeUInt32BE(height, 4);
-  header.set([8, TRUE_COLOUR], 8);
-  // Each row after a byte that says how it is filtered: not at all.
-  const rows = Buffer.alloc(height * (1 + 3 * width));
+/** Pixels row by row, three bytes each, red first. */
+export interface Picture {
+  readonly width: number;
+  readonly height: number;
+  readonly rgb: Uint8Array;
+}
+
+/** Rows as differences from the row above, which is small where pictures are drawn, or as they are. */
+const FILTERS = { none: 0, up: 2 } as const;
+
+function filtered({ width, height, rgb }: Picture, filter: keyof typeof FILTERS): Buffer {
+  const length = 3 * width;
+  const rows = Buffer.alloc(height * (1 + length));
   for (let row = 0; row < height; row++) {
-    rows.set(pixels.subarray(row * width * 3, (row + 1) * width * 3), row * (1 + 3 * width) + 1);
+    const at = row * (1 + length);
+    rows[at] = FILTERS[filter];
+    rows.set(rgb.subarray(row * length, (row + 1) * length), at + 1);
+    if (filter === "none" || row === 0) continue;
+    for (let i = 0; i < length; i++) {
+      rows[at + 1 + i] = (rgb[row * length + i] ?? 0) - (rgb[(row - 1) * length + i] ?? 0);
+    }
   }
+  return rows;
+}
+
+export function encodePng(picture: Picture): Buffer {
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(picture.width, 0);
+  header.writeUInt32BE(picture.height, 4);
+  header.set([8, TRUE_COLOUR], 8);
+  const packed = (["none", "up"] as const).map((filter) =>
+    deflateSync(filtered(picture, filter), { level: 9 }),
+  );
+  const [smallest = Buffer.alloc(0)] = packed.sort((a, b) => a.length - b.length);
   return Buffer.concat([
     SIGNATURE,
     chunk("IHDR", header),
-    chunk("IDAT", deflateSync(rows, { level: 9 })),
+    chunk("IDAT", smallest),
     chunk("IEND", new Uint8Array()),
   ]);
+}
+
+export function png(scene: Scene): Buffer {
+  const canvas = new Canvas(scene.width * SCALE, scene.height * SCALE);
+  for (const shape of scene.shapes) canvas.draw(shape);
+  const { width, height, pixels: rgb } = canvas;
+  return encodePng({ width, height, rgb });
 }

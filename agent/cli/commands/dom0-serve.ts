@@ -7,7 +7,8 @@ import { place, text } from "../dom0-options.ts";
 
 export const serve: Command = {
   usage: "serve",
-  summary: "Attach state disks to stub domains that ask for one; runs until it gets SIGTERM",
+  summary:
+    "Attach state disks to stub domains that ask for one, have dom0 show their screens; runs until SIGTERM",
   options: (yargs) =>
     place
       .xenstored(place.xenDirectory(place.directory(yargs)))

@@ -51,6 +51,21 @@ const anyArray = (value: unknown) => value as string[];
 
 export const processTests: Record<string, Group> = {
   spawn: {
+    "has a standard input that blocks, with nothing to read yet": async () => {
+      const [ours, theirs] = list(native.socketPair());
+      const [output, input] = list(native.pipe());
+      const pid = done(native.spawn(["/bin/sh", "-c", "echo up; head -n 1"], [], [theirs, input, 2], 0));
+      close(theirs, input);
+      const bytes = new Uint8Array(64);
+      await ready(output);
+      equal(done(native.read(output, bytes)), 3);
+      done(native.write(ours, new Uint8Array(native.encodeText("typed\n"))));
+      await ready(output);
+      const count = done(native.read(output, bytes));
+      equal(native.decodeText(bytes.subarray(0, count)), "typed\n");
+      close(ours, output);
+      equal(await reaped(pid), [0, null]);
+    },
     "runs with arguments, bytes and environment": async () => {
       const bytes = Uint8Array.of(0xff, 0x61);
       const [printed, ended] = await run(

@@ -12,8 +12,10 @@ let input: Input;
 let queue: number[][];
 let ready: (() => void) | null;
 let closed: number;
+let gone: boolean;
 
-function events(...list: readonly (readonly [number, number, number])[]): void {
+/** Events that wait; nobody has been told. */
+function waiting(...list: readonly (readonly [number, number, number])[]): void {
   const bytes = Buffer.alloc(eventSize * list.length);
   for (const [i, [type, code, value]] of list.entries()) {
     bytes.writeUInt16LE(type, i * eventSize + 16);
@@ -21,6 +23,10 @@ function events(...list: readonly (readonly [number, number, number])[]): void {
     bytes.writeInt32LE(value, i * eventSize + 20);
   }
   queue.push([...bytes]);
+}
+
+function events(...list: readonly (readonly [number, number, number])[]): void {
+  waiting(...list);
   ready?.();
 }
 
@@ -30,6 +36,7 @@ beforeEach(() => {
   queue = [];
   ready = null;
   closed = 0;
+  gone = false;
   const { descriptors } = fakePlatform({
     descriptors: {
       open(path) {
@@ -41,7 +48,8 @@ beforeEach(() => {
       },
       read(_fd, into) {
         const bytes = queue.shift();
-        if (bytes === undefined) throw new SystemError("ENODEV", "read", "4");
+        if (gone) throw new SystemError("ENODEV", "read", "4");
+        if (bytes === undefined) return null;
         into.set(bytes);
         return bytes.length;
       },
@@ -85,10 +93,29 @@ describe("keyboard and pointer", () => {
   it("a keyboard that is taken away lets go of its keys", () => {
     events([1, 30, 1]);
     did = [];
+    gone = true;
     ready?.();
     expect(did).toEqual(["30-"]);
     expect(clock.pending).toBe(0);
     expect(closed).toBe(1);
+  });
+
+  it("a keyboard that is gone when its key is to repeat lets go of it", async () => {
+    events([1, 30, 1]);
+    did = [];
+    gone = true;
+    await clock.advance(500);
+    expect(did).toEqual(["30-"]);
+    expect(clock.pending).toBe(0);
+  });
+
+  it("a release that waits comes before the repetition that is due, and ends it", async () => {
+    events([1, 30, 1]);
+    did = [];
+    waiting([1, 30, 0]);
+    await clock.advance(500);
+    expect(did).toEqual(["30-", "!"]);
+    expect(clock.pending).toBe(0);
   });
 
   it("lost events let go of every key", () => {

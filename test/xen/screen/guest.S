@@ -1,20 +1,27 @@
-# A guest of two sectors that draws known pictures and tells what keyboard and mouse say. It talks on COM1:
+# A guest of three sectors that draws known pictures and tells what keyboard and mouse say. It talks on COM1:
 #
 #   in   t              text mode, 80 x 25 random characters
 #        a b            800 x 600 and 1024 x 768, 16 bits a pixel (VBE modes 114h and 117h)
 #        c d            the same with 32 bits (143h and 144h; of the standard VGA only)
 #        f              another picture in the mode that is set
+#        p              a picture for people, in the mode that is set
+#        g              sixty pictures of one colour each second, until anything is typed; not in text mode
 #        m              switches the PS/2 mouse on
+#        w              the same for a mouse with a wheel, whose packets have four bytes
 #   out  ready          once, at the start
 #        drawn          the picture is complete
 #        failed         the mode is not there
 #        k<hex> m<hex>  a byte from the keyboard, from the mouse
+#   key  F5             one picture of g: a change on the screen that a viewer alone can bring about
 #
 # Pictures are noise, a linear congruential sequence: no wrong, missing or moved pixel can look right.
+#
+# Each access to a port and each interrupt is costly on an emulated host: the guest sleeps until something comes.
 .code16
 .intel_syntax noprefix
 .set com1, 0x3f8
 .set modeInfo, 0x6000
+.set buffer, 0x9000
 
 boot:
     xor ax, ax
@@ -23,7 +30,7 @@ boot:
     mov ss, ax
     mov sp, 0x7c00
     cld
-    mov ax, 0x0202          # int 13h: read two sectors, behind this one
+    mov ax, 0x0203          # int 13h: read three sectors, behind this one
     mov cx, 2
     xor dh, dh
     mov bx, 0x7e00
@@ -45,26 +52,36 @@ main:
     mov dx, com1 + 3
     mov al, 3
     out dx, al
+    inc dx                  # OUT2 lets its interrupt out
+    mov al, 11
+    out dx, al
     cli
-    in al, 0x21             # keyboard and mouse are polled: the BIOS must not see them
-    or al, 2
+    mov word ptr [4 * 0x08], offset interrupt
+    mov word ptr [4 * 0x09], offset interrupt
+    mov word ptr [4 * 0x0c], offset interrupt
+    mov word ptr [4 * 0x74], offset interrupt2
+    xor ax, ax
+    mov [4 * 0x08 + 2], ax
+    mov [4 * 0x09 + 2], ax
+    mov [4 * 0x0c + 2], ax
+    mov [4 * 0x74 + 2], ax
+    in al, 0x21             # timer, keyboard, second controller, COM1; there the mouse
+    and al, 0xe8
     out 0x21, al
     in al, 0xa1
-    or al, 0x10
+    and al, 0xef
     out 0xa1, al
-    mov al, 0x34            # a tick every 4 ms
-    out 0x43, al
-    mov al, 0xa4
-    out 0x40, al
-    mov al, 0x12
-    out 0x40, al
-    sti
+    mov dx, com1 + 1        # interrupt when something is received
+    mov al, 1
+    out dx, al
     mov si, offset textReady
     call say
 
 loop:
+    sti                     # takes effect after the instruction behind it: nothing can come in between
     hlt
 poll:
+    cli
     in al, 0x64
     test al, 1
     jz serial
@@ -73,8 +90,17 @@ poll:
     jz 1f
     mov bl, 'm'
 1:  in al, 0x60
+    push ax
     call tell
-    jmp poll
+    pop ax
+    cmp bl, 'm'
+    je poll
+    cmp al, 0x3f            # F5
+    jne poll
+    cmp dword ptr [size], 0
+    je poll
+    call plain
+    jmp drawn
 serial:
     mov dx, com1 + 5
     in al, dx
@@ -84,8 +110,14 @@ serial:
     in al, dx
     cmp al, 'f'
     je again
+    cmp al, 'p'
+    je picture
+    cmp al, 'g'
+    je go
     cmp al, 'm'
     je mouse
+    cmp al, 'w'
+    je wheel
     cmp al, 't'
     je text
     mov bx, 0x4114
@@ -100,7 +132,19 @@ serial:
     mov bx, 0x4144
     cmp al, 'd'
     je graphics
-    jmp loop
+    jmp poll
+
+interrupt2:
+    push ax
+    mov al, 0x20
+    out 0xa0, al
+    jmp 1f
+interrupt:
+    push ax
+    mov al, 0x20
+1:  out 0x20, al
+    pop ax
+    iret
 
 again:
     cmp dword ptr [size], 0
@@ -114,15 +158,22 @@ text:
     int 0x10
     mov dword ptr [size], 0
 fillText:
-    mov ax, 0xb800
+    xor ax, ax
     mov es, ax
-    xor di, di
+    mov di, buffer
     mov cx, 2000
 1:  call random
     shr eax, 16
     and ah, 0x7f            # no blinking either
     stosw
     loop 1b
+showText:                   # in one instruction: each access on its own would go to QEMU on its own
+    mov ax, 0xb800
+    mov es, ax
+    mov si, buffer
+    xor di, di
+    mov cx, 1000
+    rep movsd
     jmp drawn
 
 graphics:
@@ -146,17 +197,7 @@ graphics:
     mul ecx
     mov [size], eax
 fill:
-    cli                     # fs gets a limit of 4 GiB, the linear framebuffer is far up
-    lgdt [descriptors]
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    mov bx, 8
-    mov fs, bx
-    and al, 0xfe
-    mov cr0, eax
-    sti
-    mov edi, [modeInfo + 40]
+    call reach
     mov ecx, [size]
     shr ecx, 2
 1:  call random
@@ -173,15 +214,146 @@ failed:
     call say
     jmp loop
 
+picture:
+    cmp dword ptr [size], 0
+    jne 2f
+    xor ax, ax              # text: every character, in colours that change from line to line
+    mov es, ax
+    mov di, buffer
+    xor cx, cx
+1:  mov ax, cx
+    shr ax, 4
+    mov ah, al
+    and ah, 0x7f
+    mov al, cl
+    stosw
+    inc cx
+    cmp cx, 2000
+    jne 1b
+    jmp showText
+2:  call reach
+    xor edx, edx            # line
+3:  xor ecx, ecx            # column
+4:  mov eax, ecx
+    xor eax, edx            # 32 bits: red from left to right, green downwards, blue a pattern of squares
+    cmp byte ptr [modeInfo + 25], 32
+    jne 5f
+    movzx eax, al
+    mov ebx, ecx
+    shr ebx, 2
+    shl ebx, 16
+    or eax, ebx
+    mov ebx, edx
+    shr ebx, 2
+    shl ebx, 8
+    or eax, ebx
+    mov fs:[edi], eax
+    add edi, 4
+    jmp 6f
+5:  and ax, 31              # the same in 5, 6 and 5 bits
+    mov ebx, ecx
+    shr ebx, 5
+    shl ebx, 11
+    or eax, ebx
+    mov ebx, edx
+    shr ebx, 4
+    shl ebx, 5
+    or eax, ebx
+    mov fs:[edi], ax
+    add edi, 2
+6:  inc ecx
+    cmp cx, [modeInfo + 18]
+    jb 4b
+    inc edx
+    cmp dx, [modeInfo + 20]
+    jb 3b
+    jmp drawn
+
+go:
+    mov ax, 19886           # 1193182 / 60
+    call tick
+1:  call plain
+    sti
+    hlt
+    cli
+    mov dx, com1 + 5
+    in al, dx
+    test al, 1
+    jz 1b
+    mov dx, com1
+    in al, dx
+    xor ax, ax              # 18.2 a second again
+    call tick
+    jmp drawn
+plain:
+    call reach
+    xor ax, ax
+    mov es, ax
+    mov ecx, [size]
+    shr ecx, 2
+    mov eax, [colour]
+    add eax, 0x00030507
+    and eax, 0x00ffffff
+    mov [colour], eax
+    addr32 rep stosd
+    ret
+tick:
+    push ax
+    mov al, 0x34
+    out 0x43, al
+    pop ax
+    out 0x40, al
+    mov al, ah
+    out 0x40, al
+    ret
+
+reach:                      # fs and es get a limit of 4 GiB, the linear framebuffer is far up; edi: where
+    lgdt [descriptors]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    mov bx, 8
+    mov fs, bx
+    mov es, bx
+    and al, 0xfe
+    mov cr0, eax
+    xor bx, bx
+    mov fs, bx
+    mov edi, [modeInfo + 40]
+    ret
+
+wheel:                      # three rates in this order make it a mouse with a wheel
+    call enable
+    mov si, offset rates
+1:  lodsb
+    mov bh, al
+    call toMouse
+    cmp si, offset ratesEnd
+    jne 1b
+    mov bh, 0xf4            # "enable data reporting"
+    call toMouse
+    jmp poll
 mouse:
-    mov bl, 0xa8            # the 8042: mouse port on, then "enable data reporting" to the mouse
+    call enable
+    mov bh, 0xf4
+    call toMouse
+    jmp poll
+enable:                     # the 8042: mouse port on, and both interrupts, set 1
+    mov bl, 0xa8
     call command
+    mov bl, 0x60
+    call command
+    call writable
+    mov al, 0x47
+    out 0x60, al
+    ret
+toMouse:
     mov bl, 0xd4
     call command
     call writable
-    mov al, 0xf4
+    mov al, bh
     out 0x60, al
-    jmp loop
+    ret
 command:
     call writable
     mov al, bl
@@ -248,4 +420,9 @@ seed:
     .long 1
 size:
     .long 0
-    .org 1536
+colour:
+    .long 0
+rates:
+    .byte 0xf3, 200, 0xf3, 100, 0xf3, 80
+ratesEnd:
+    .org 2048

@@ -28,8 +28,8 @@ function key(code: number): Key {
   const hex = (byte: number) => byte.toString(16).padStart(2, "0");
   // Pause sends all it has at once, and nothing when let go.
   if (code === 119) return { code, pressed: "e1 1d 45 e1 9d c5", released: "" };
-  // QEMU has Print Screen as SysRq, which is what the key is while Alt is down.
-  if (code === 99) return { code, pressed: "54", released: "d4" };
+  // Print Screen comes with a Shift of its own; with Alt down it would be SysRq, 54.
+  if (code === 99) return { code, pressed: "e0 2a e0 37", released: "e0 b7 e0 aa" };
   const byte = extended[code];
   if (byte === undefined) return { code, pressed: hex(code), released: hex(code | 0x80) };
   return { code, pressed: `e0 ${hex(byte)}`, released: `e0 ${hex(byte | 0x80)}` };

@@ -15,6 +15,11 @@ export function difference(shown: Picture, wanted: Picture): string | undefined 
   return `pixel ${at % shown.width},${Math.floor(at / shown.width)} differs`;
 }
 
+/** What comes before the pixels in QMP's screendump. */
+export function ppmHead({ width, height }: Picture): string {
+  return `P6\n${width} ${height}\n255\n`;
+}
+
 /** QMP's screendump. */
 export function parsePpm(bytes: Uint8Array): Picture {
   const head = Buffer.from(bytes.subarray(0, 32)).toString("latin1");

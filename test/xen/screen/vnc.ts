@@ -30,7 +30,7 @@ export class Viewer {
     );
   }
 
-  static async connect(host: LabHost, address = "TCP:127.0.0.1:5900"): Promise<Viewer> {
+  static async connect(host: LabHost, address = "TCP4:127.0.0.1:5900"): Promise<Viewer> {
     const viewer = new Viewer(host.spawn(["socat", "-", address]));
     await viewer.#handshake();
     void viewer.#receive().catch((error) => viewer.#fail(error));
@@ -80,6 +80,18 @@ export class Viewer {
     bytes.writeUInt16BE(x, 2);
     bytes.writeUInt16BE(y, 4);
     this.socket.write(bytes);
+  }
+
+  /**
+   * Ctrl-Alt-1. dom0's QEMU opens its VNC server before the guest's screen is there, and from version 9.1 on
+   * goes on showing that there is none until somebody asks for it so.
+   */
+  async select(): Promise<void> {
+    const keys = [0x1d, 0x38, 0x02];
+    for (const key of keys) this.key(key, true);
+    for (const key of keys.reverse()) this.key(key, false);
+    // The placeholder has 640 x 480 pixels, which no picture of the test's guest has.
+    await this.until(() => this.width !== 640, "the guest's screen instead of a placeholder");
   }
 
   close(): void {

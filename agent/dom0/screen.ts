@@ -1,0 +1,145 @@
+/**
+ * The guest's screen in dom0's VNC server, from the first look on.
+ *
+ * QEMU opens its VNC server when it starts. The screen of a stub domain comes later, and QEMU from version 9.1
+ * on does not show one that does ("This VM has no graphic display device.") until a viewer types Ctrl-Alt-1,
+ * "show the first console". So the helper is that viewer, once for each stub domain: it hands QEMU one end of a
+ * socket pair over QMP (`add_client`), which needs no address and no password, and types.
+ */
+import { concatBytes } from "../bytes/bytes.ts";
+import type { Logger } from "../log/logger.ts";
+import type { Platform } from "../platform/port.ts";
+import { type ByteStream, DescriptorStream, SocketStream } from "../platform/stream.ts";
+import { QmpClient } from "../qmp/client.ts";
+import { RfbClosed } from "../screen/errors.ts";
+import {
+  checkVersion,
+  clientInit,
+  decodeServerInit,
+  keyEvent,
+  protocolVersion,
+  securityNone,
+  sizes,
+  updateRequest,
+} from "../screen/rfb.ts";
+import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+
+/** Control, Alt and 1, by QEMU's numbers. */
+const chord = [0x1d, 0x38, 0x02];
+/** How long dom0's QEMU may take for each of the two conversations, in milliseconds. */
+const deadline = 10_000;
+/** xenbus' "connected", which QEMU writes once it has the screen. */
+const connected = "4";
+
+interface Context {
+  readonly platform: Platform;
+  readonly xenstore: XenstoreClient;
+  readonly log: Logger;
+}
+
+/** Follows the screen of one stub domain. */
+export class ScreenWatch {
+  readonly #node: string;
+  #watch: Watch | undefined;
+  #looking = Promise.resolve();
+  #shown = false;
+  #stopped = false;
+
+  constructor(
+    private readonly context: Context,
+    private readonly domid: number,
+    private readonly select = () => selectScreen(context, domid),
+  ) {
+    this.#node = `/local/domain/0/backend/vfb/${domid}/0/state`;
+  }
+
+  async start(): Promise<void> {
+    const watch = await this.context.xenstore.watch(this.#node, () => {
+      this.#looking = this.#looking.then(() => this.#look()).catch((error: unknown) => this.#failed(error));
+    });
+    if (this.#stopped) void watch.stop().catch(() => {});
+    else this.#watch = watch;
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    this.#stopped = true;
+    void this.#watch?.stop().catch(() => {});
+    this.#watch = undefined;
+  }
+
+  async #look(): Promise<void> {
+    const { xenstore, log } = this.context;
+    // Once is enough: QEMU goes on showing what was chosen.
+    if (this.#stopped || this.#shown || (await xenstore.tryReadText(this.#node)) !== connected) return;
+    this.#shown = true;
+    await this.select();
+    log.info({}, `domain ${this.domid}: dom0's VNC server shows its guest's screen`);
+  }
+
+  #failed(error: unknown): void {
+    if (this.#stopped) return;
+    this.context.log.warn(
+      {},
+      `domain ${this.domid}: dom0's VNC server may show no screen until a viewer types Ctrl-Alt-1: ${String(error)}`,
+    );
+  }
+}
+
+/** @throws QmpError, ScreenError, SystemError */
+async function selectScreen({ platform, log }: Context, domid: number): Promise<void> {
+  const { clock, descriptors, sockets } = platform;
+  // libxl's own socket takes one client at a time; this one is there for whoever comes.
+  const path = `/var/run/xen/qmp-libxenstat-${domid}`;
+  const qmp = new QmpClient(new SocketStream(platform, sockets.connectUnix(path), path), { clock, log });
+  try {
+    await qmp.handshake(deadline);
+    const [ours, theirs] = sockets.socketPair();
+    const viewer = new DescriptorStream(descriptors, ours, "dom0's VNC server");
+    const timer = clock.setTimer(deadline, () => viewer.close());
+    try {
+      await qmp.executeWith(theirs, "getfd", { fdname: "screen" });
+      await qmp.execute("add_client", { protocol: "vnc", fdname: "screen", skipauth: true });
+      await typeChord(viewer);
+    } finally {
+      timer.cancel();
+      descriptors.close(theirs);
+      viewer.close();
+    }
+  } finally {
+    qmp.close();
+  }
+}
+
+/**
+ * Types Ctrl-Alt-1 as a viewer of RFB 3.8, and waits until it has been read: a connection that ends too early
+ * ends with what it has sent.
+ *
+ * @throws RfbError, RfbClosed
+ */
+export async function typeChord(server: ByteStream): Promise<void> {
+  let rest: Uint8Array = new Uint8Array();
+  const take = async (size: number): Promise<Uint8Array> => {
+    while (rest.length < size) {
+      const chunk = await server.read();
+      if (chunk === null) throw new RfbClosed("dom0's VNC server ended the conversation, or did not answer");
+      rest = concatBytes([rest, chunk]);
+    }
+    const bytes = rest.subarray(0, size);
+    rest = rest.subarray(size);
+    return bytes;
+  };
+  checkVersion(await take(sizes.version));
+  await server.write(protocolVersion);
+  const [count = 0] = await take(1);
+  await take(count);
+  await server.write(Uint8Array.of(securityNone));
+  await take(sizes.securityResult);
+  await server.write(clientInit);
+  await take(decodeServerInit(await take(sizes.serverInit)).nameLength);
+  const pressed = chord.map((key) => keyEvent(key, true));
+  const released = chord.toReversed().map((key) => keyEvent(key, false));
+  // No encoding is announced, so the server says nothing that it is not asked for.
+  await server.write(concatBytes([...pressed, ...released, updateRequest({ width: 1, height: 1 }, false)]));
+  await take(1);
+}
