@@ -9,7 +9,9 @@ it("every key of a board of 105 has a number of its own", () => {
 });
 
 it("the number is that of the scan code", () => {
-  for (const { code, pressed } of keyboard.filter((key) => key.code !== 119)) {
+  // QEMU numbers Print Screen as SysRq; Pause has a number that no scan code is.
+  expect(qemuKey(99)).toBe(0x54);
+  for (const { code, pressed } of keyboard.filter((key) => ![99, 119].includes(key.code))) {
     const bytes = pressed.split(" ").map((byte) => Number.parseInt(byte, 16));
     expect(qemuKey(code)).toBe(bytes.length === 1 ? bytes[0] : (bytes[1] ?? 0) | 0x80);
   }
