@@ -1,4 +1,6 @@
 /**
+ * Unproven: not run on a host yet. Rename to flush.test.ts once it passes.
+ *
  * What the guest has written and flushed is in dom0's file when the stub domain dies the next instant, although
  * the stub domain has a page cache in between.
  */
