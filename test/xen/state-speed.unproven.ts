@@ -2,6 +2,10 @@
  * How fast state gets out of the stub domain, side by side in one run: over the state disk and over console 1, both
  * attached; to the same virtual disk by `dd`; and over the state disk all the way, from the question for a disk to
  * dom0's file. The streams are made up, since QEMU's own state is small.
+ *
+ * Not yet seen to pass as a whole, which is why its name keeps it out of the suite. By hand, on a machine with five
+ * emulated hosts at work: 4 MiB in 1.1 s over the disk, 9.7 s all the way, 44.6 s over console 1. 64 MiB through a
+ * pipe took 13.5 s, dd without one 6.2 s; both now read the same file, which has not been measured.
  */
 
 import { afterAll, beforeAll, expect, it } from "vitest";
