@@ -1,5 +1,5 @@
 import { type Logger, silentLogger } from "../log/logger.ts";
-import type { Platform } from "../platform/port.ts";
+import type { ExitStatus, Platform, SignalName } from "../platform/port.ts";
 import { SocketStream } from "../platform/stream.ts";
 import { QmpClient } from "../qmp/client.ts";
 import { isJsonObject, type JsonValue } from "../qmp/json.ts";
@@ -7,7 +7,6 @@ import { guestUuid } from "../savestate/context.ts";
 import { TransferError } from "../savestate/errors.ts";
 import { defaultSettings, savePath } from "./settings.ts";
 import { readStateFile, writeStateFile } from "./state-file.ts";
-import { Toolstack } from "./toolstack.ts";
 import { connectXenstore, findDomain } from "./xenstore.ts";
 
 const greetingDeadline = 10_000;
@@ -94,4 +93,45 @@ function versionText(answer: JsonValue): string {
   if (!isJsonObject(answer) || !isJsonObject(answer.qemu)) return "";
   const { major, minor, micro } = answer.qemu;
   return [major, minor, micro].map(String).join(".");
+}
+
+/**
+ * Runs `xl`, wherever the distribution put it, one command at a time. A signal that is to end this process is
+ * only noted: a guest that has been stopped must be made to go on first.
+ */
+class Toolstack {
+  readonly #program: string;
+  #interruption: SignalName | undefined;
+  #ended: (status: ExitStatus) => void = () => {};
+
+  constructor(private readonly platform: Platform) {
+    const program = ["/usr/sbin/xl", "/sbin/xl", "/usr/bin/xl"].find((path) => platform.files.exists(path));
+    if (program === undefined)
+      throw new TransferError("no xl in dom0: this command pauses the guest with it");
+    this.#program = program;
+    platform.processes.onSignals(["SIGCHLD", "SIGINT", "SIGTERM", "SIGHUP"], (signal) => {
+      if (signal !== "SIGCHLD") this.#interruption = signal;
+      for (let status = platform.processes.reap(); status !== null; status = platform.processes.reap()) {
+        this.#ended(status);
+      }
+    });
+  }
+
+  /** @throws TransferError */
+  throwIfInterrupted(): void {
+    if (this.#interruption !== undefined) throw new TransferError(`given up at ${this.#interruption}`);
+  }
+
+  async xl(...args: readonly string[]): Promise<void> {
+    const ended = new Promise<ExitStatus>((resolve) => {
+      this.#ended = resolve;
+    });
+    this.platform.processes.spawn({
+      argv: [this.#program, ...args],
+      env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+      descriptors: [null, 1, 2],
+    });
+    const { code, signal } = await ended;
+    if (code !== 0) throw new TransferError(`xl ${args.join(" ")}: exit status ${code ?? signal}`);
+  }
 }
