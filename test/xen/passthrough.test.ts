@@ -30,6 +30,9 @@ const e1000: XlPci = { address: PASSTHROUGH.e1000 };
 /** MSI-X has to be switched on by the stub domain: docs/passthrough.md. */
 const nvme: XlPci = { address: PASSTHROUGH.nvme, permissive: true };
 
+/** What the suite has no time for unless it is run with `--full`. */
+const inFull = it.runIf(rounds(0, 1) > 0);
+
 let host: LabHost;
 let directory: string;
 let guest: Guest | undefined;
@@ -132,7 +135,7 @@ describe("devices that a guest is created with", () => {
     );
   });
 
-  it("the log says why an NVMe disk without permissive gets no interrupts by message", async () => {
+  inFull("the log says why an NVMe disk without permissive gets no interrupts by message", async () => {
     const shy = await boot(["pci"], { pci: [{ address: nvme.address }] });
     await shy.waitForSerial("guest: up", 400);
     expect(await shy.qemuDmLog()).toMatch(
@@ -153,7 +156,7 @@ describe("devices that a guest is created with", () => {
 });
 
 describe("beside QEMU in dom0, with the same device", () => {
-  it("throughput and round trips through the e1000, as ratios", async () => {
+  inFull("throughput and round trips through the e1000, as ratios", async () => {
     const jobs = ["nic:10.8.0.2/24", `probe:tcp:tcp-receive:10.8.0.1:${peerPort + 1}`];
     jobs.push(`probe:echo:udp-echo:10.8.0.1:${peerPort + 3}:500:64`);
     const figures: Record<string, { rate: number; trip: number }> = {};
@@ -206,7 +209,7 @@ describe("a guest that runs", () => {
     expect(await running.agent()).toMatchObject({ phase: "running" });
   });
 
-  it("is not saved while it has one, and goes on; without it it is", async () => {
+  inFull("is not saved while it has one, and goes on; without it it is", async () => {
     const kept = await boot(["beat"], { pci: [e1000] });
     await kept.waitForSerial("guest: ready", 500);
     const failed = await host.run("xl save passed /root/never", { accept: "any", timeout: 300 });
@@ -217,7 +220,7 @@ describe("a guest that runs", () => {
     expect((await host.run("ls /var/lib/xen")).stdout).not.toMatch(/qemu-resume/);
   });
 
-  it("whose stub domain is destroyed while the device is busy leaves the device assignable", async () => {
+  inFull("whose stub domain is destroyed while the device is busy leaves the device assignable", async () => {
     const busy = await boot([network], { pci: [e1000] });
     await busy.waitForSerial("guest: up", 500);
     await host.run("sleep 3");
@@ -238,7 +241,7 @@ describe("what is refused", () => {
     expect((await host.run("xl list")).stdout).not.toContain("passed");
   });
 
-  it("a device that another guest has", async () => {
+  inFull("a device that another guest has", async () => {
     await boot(["beat"], { pci: [e1000] });
     const other = createGuest(host, { name: "other", images: { hda: 4 }, pci: [e1000] });
     await expect(other).rejects.toThrow();
