@@ -7,6 +7,7 @@ import { removeIfThere } from "./attachment.ts";
 import { BackingPool } from "./backing.ts";
 import { ClientWatch } from "./client-watch.ts";
 import { EmptyDrives } from "./empty-drives.ts";
+import { PciList } from "./pci-list.ts";
 import { ScreenWatch } from "./screen.ts";
 import { type HelperContext, serves } from "./session.ts";
 import { type HelperSettings, unfinishedSave } from "./settings.ts";
@@ -24,6 +25,7 @@ interface Known {
   client?: ClientWatch;
   screen?: ScreenWatch;
   drives?: EmptyDrives;
+  devices?: PciList;
   stop(): void;
 }
 
@@ -127,6 +129,8 @@ export class Helper {
       domain.screen = new ScreenWatch(this.#context, domid);
       domain.stop();
       await domain.screen.start();
+      domain.devices = new PciList(this.xenstore, this.log, domid, target);
+      await domain.devices.start();
       await domain.client.start();
       domain.drives = new EmptyDrives(this.xenstore, this.log, domid);
       await domain.drives.start();
@@ -144,6 +148,7 @@ export class Helper {
     domain.stop();
     domain.drives?.stop();
     domain.screen?.stop();
+    domain.devices?.stop();
     try {
       await domain.client?.stop();
     } catch (error) {

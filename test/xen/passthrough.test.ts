@@ -2,8 +2,9 @@
  * Devices of the host in a guest whose QEMU runs in our stub domain: at `xl create`, attached and detached while
  * it runs, through reboots, and what is refused.
  *
- * Written, but never run on a host, which is why its name keeps it out of the suite: expect to mend the tests as
- * well as what they test. Rename it to passthrough.test.ts when it passes.
+ * The host has one processor. Its kernel in the stub domain asks dom0 some 300 times when it scans the bus, and libxl gives
+ * it 10 s: on one processor Xen switches between the two by itself, on two each question waits for a thread of
+ * the emulator to be scheduled by this machine, which took longer than 10 s when it was busy.
  */
 
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
@@ -14,12 +15,13 @@ import { guestProbe } from "../../scripts/bench/probe.ts";
 import { probeLine, probes } from "../../scripts/bench/readings.ts";
 import { createGuest, type Guest, type GuestOptions } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
+import { installHelper, startHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { CABLE, PASSTHROUGH, passthroughDevices } from "../../scripts/lab/machine.ts";
 import type { XlPci } from "../../scripts/lab/xl-config.ts";
+import { rounds } from "./support.ts";
 
 const MIB = 1024 * 1024;
-const TEN_ROUNDS = 10;
 const port = 7100;
 /** First of the ports of the benchmark's peer. */
 const peerPort = 7201;
@@ -27,6 +29,9 @@ const sent = "/root/sent";
 const e1000: XlPci = { address: PASSTHROUGH.e1000 };
 /** MSI-X has to be switched on by the stub domain: docs/passthrough.md. */
 const nvme: XlPci = { address: PASSTHROUGH.nvme, permissive: true };
+
+/** What the suite has no time for unless it is run with `--full`. */
+const inFull = it.runIf(rounds(0, 1) > 0);
 
 let host: LabHost;
 let directory: string;
@@ -37,7 +42,12 @@ beforeAll(async () => {
   const image = join(directory, "nvme.img");
   writeFileSync(image, "");
   truncateSync(image, 256 * MIB);
-  host = await LabHost.start({ dom0: "trixie", dom0Memory: 1536, qemuArgs: passthroughDevices(image) });
+  host = await LabHost.start({
+    dom0: "trixie",
+    dom0Memory: 1536,
+    vcpus: 1,
+    qemuArgs: passthroughDevices(image),
+  });
   await host.run("modprobe xen-pciback; modprobe virtio_net; sleep 1");
   // dom0's end of the cable, by its MAC: which ethN it is depends on what else there is.
   await host.run(`for path in /sys/class/net/*; do
@@ -45,10 +55,13 @@ beforeAll(async () => {
   done; ip addr | grep -q 10.8.0.1`);
   await host.run(`head -c ${100 * MIB} /dev/urandom > ${sent}`);
   await host.run(
-    `setsid socat -u TCP-LISTEN:${port},reuseaddr,fork OPEN:${sent},rdonly >/dev/null 2>&1 </dev/null &`,
+    `setsid socat -U TCP-LISTEN:${port},reuseaddr,fork OPEN:${sent},rdonly >/dev/null 2>&1 </dev/null &`,
   );
   await host.push("scripts/bench/dom0/peer.py", "/root/peer.py");
   await host.run(`setsid python3 /root/peer.py ${peerPort} ${20 * MIB} >/dev/null 2>&1 </dev/null &`);
+  // libxl finds no device of a guest with a stub domain by itself: agent/dom0/pci-list.ts.
+  await installHelper(host);
+  await startHelper(host);
   for (const address of Object.values(PASSTHROUGH)) await host.run(["xl", "pci-assignable-add", address]);
 });
 
@@ -69,7 +82,7 @@ async function expectAssignable(): Promise<void> {
     "for i in $(seq 50); do xl list | grep -q -- -dm || exit 0; sleep 0.2; done; xl list; exit 1",
   );
   const { stdout } = await host.run("xl pci-assignable-list");
-  expect(stdout.trim().split("\n").sort()).toEqual(Object.values(PASSTHROUGH).sort());
+  expect(stdout.trim().split(/\s+/).sort()).toEqual(Object.values(PASSTHROUGH).sort());
   expect((await host.run("xenstore-ls -f | grep -c backend/pci || true")).stdout.trim()).toBe("0");
 }
 
@@ -122,7 +135,7 @@ describe("devices that a guest is created with", () => {
     );
   });
 
-  it("the log says why an NVMe disk without permissive gets no interrupts by message", async () => {
+  inFull("the log says why an NVMe disk without permissive gets no interrupts by message", async () => {
     const shy = await boot(["pci"], { pci: [{ address: nvme.address }] });
     await shy.waitForSerial("guest: up", 400);
     expect(await shy.qemuDmLog()).toMatch(
@@ -130,19 +143,24 @@ describe("devices that a guest is created with", () => {
     );
   });
 
-  it("three reboots with the device", async () => {
-    const again = await boot(["pci", "reboot:4", network], { pci: [e1000] });
-    for (let round = 1; round <= 4; round++) {
+  const boots = 1 + rounds(1, 3);
+  it(`reboots with the device, ${boots - 1} times`, async () => {
+    const again = await boot(["pci", `reboot:${boots}`, "nic:10.8.0.2/24", "pings:5:10.8.0.1", "irq:eth0"], {
+      pci: [e1000],
+    });
+    for (let round = 1; round <= boots; round++) {
       await again.waitForSerial(`guest: boots ${round}`, 500);
       const from = again.serialLines.findIndex((line) => line.includes(`guest: boots ${round}`));
       await again.waitForSerial(/guest: pci \S+ 8086:100e e1000/, 60, from);
     }
-    await expectFetched(again);
+    // 100 MB take minutes here; that is for one test.
+    expect(await again.waitForSerial("guest: pings 10.8.0.1", 120)).toMatch(/ [1-5]$/);
+    await expectInterrupts(again, "eth0", 5);
   });
 });
 
 describe("beside QEMU in dom0, with the same device", () => {
-  it("throughput and round trips through the e1000, as ratios", async () => {
+  inFull("throughput and round trips through the e1000, as ratios", async () => {
     const jobs = ["nic:10.8.0.2/24", `probe:tcp:tcp-receive:10.8.0.1:${peerPort + 1}`];
     jobs.push(`probe:echo:udp-echo:10.8.0.1:${peerPort + 3}:500:64`);
     const figures: Record<string, { rate: number; trip: number }> = {};
@@ -175,11 +193,13 @@ describe("beside QEMU in dom0, with the same device", () => {
 });
 
 describe("a guest that runs", () => {
-  it(`gets a device and loses it, ${TEN_ROUNDS} times`, async () => {
-    const running = await boot(["beat"]);
+  const attachments = rounds(3, 10);
+  it(`gets a device and loses it, ${attachments} times`, async () => {
+    // Xen must know at the guest's creation that devices may come, with QEMU in dom0 as well.
+    const running = await boot(["beat"], { extra: { passthrough: "enabled" } });
     await running.waitForSerial("guest: ready", 500);
     const from = running.serialLines.length;
-    for (let round = 1; round <= TEN_ROUNDS; round++) {
+    for (let round = 1; round <= attachments; round++) {
       await host.run(["xl", "pci-attach", "passed", e1000.address], { timeout: 60 });
       running.type(`until [ -e /sys/class/net/eth0 ]; do usleep 100000; done; echo "got" ${round}\n`);
       await running.waitForSerial(`got ${round}`, 60, from);
@@ -187,11 +207,13 @@ describe("a guest that runs", () => {
       running.type(`while [ -e /sys/class/net/eth0 ]; do usleep 100000; done; echo "lost" ${round}\n`);
       await running.waitForSerial(`lost ${round}`, 60, from);
       expect((await host.run("xl pci-list passed")).stdout).not.toContain(e1000.address);
+      // libxl has let go of it everywhere.
+      expect((await host.run("xl pci-assignable-list")).stdout).toContain(e1000.address);
     }
     expect(await running.agent()).toMatchObject({ phase: "running" });
   });
 
-  it("is not saved while it has one, and goes on; without it it is", async () => {
+  inFull("is not saved while it has one, and goes on; without it it is", async () => {
     const kept = await boot(["beat"], { pci: [e1000] });
     await kept.waitForSerial("guest: ready", 500);
     const failed = await host.run("xl save passed /root/never", { accept: "any", timeout: 300 });
@@ -202,7 +224,7 @@ describe("a guest that runs", () => {
     expect((await host.run("ls /var/lib/xen")).stdout).not.toMatch(/qemu-resume/);
   });
 
-  it("whose stub domain is destroyed while the device is busy leaves the device assignable", async () => {
+  inFull("whose stub domain is destroyed while the device is busy leaves the device assignable", async () => {
     const busy = await boot([network], { pci: [e1000] });
     await busy.waitForSerial("guest: up", 500);
     await host.run("sleep 3");
@@ -223,7 +245,7 @@ describe("what is refused", () => {
     expect((await host.run("xl list")).stdout).not.toContain("passed");
   });
 
-  it("a device that another guest has", async () => {
+  inFull("a device that another guest has", async () => {
     await boot(["beat"], { pci: [e1000] });
     const other = createGuest(host, { name: "other", images: { hda: 4 }, pci: [e1000] });
     await expect(other).rejects.toThrow();
