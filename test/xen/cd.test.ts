@@ -1,0 +1,45 @@
+/**
+ * CDs that are changed under a running guest: `devices/cd.ts` says how. The first read of a medium that has just come
+ * fails in the guest with QEMU in dom0 too (seen side by side): Linux takes the drive's unit attention for an error,
+ * and wants it opened anew.
+ */
+
+import { afterAll, beforeAll, describe } from "vitest";
+import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
+import { guestDisk } from "../../scripts/lab/guest-disk.ts";
+import { LabHost } from "../../scripts/lab/host.ts";
+import { cdTests } from "./devices/cd.ts";
+import { randomFile } from "./support.ts";
+
+let host: LabHost;
+let guest: Guest;
+
+beforeAll(async () => {
+  host = await LabHost.start({ dom0: "trixie" });
+  await randomFile(host, "/root/first.iso", 64 << 10);
+  guest = await createGuest(host, {
+    name: "changer",
+    memory: 64,
+    images: { hda: await guestDisk({ cmdline: "quiet" }) },
+    disks: [
+      { vdev: "hdb", cdrom: true, backend: "phy" },
+      { vdev: "hdc", target: "/root/first.iso", cdrom: true, backend: "phy" },
+      { vdev: "hdd", target: "/root/first.iso", cdrom: true },
+    ],
+    extra: { hdtype: "ahci" },
+  });
+  await guest.waitForSerial("guest: ready", 400);
+});
+
+afterAll(async () => {
+  await host?.stop();
+});
+
+describe("three CD drives of a guest that runs", () => {
+  cdTests(
+    () => guest,
+    { vdev: "hdc", linux: "sr1" },
+    { vdev: "hdb", linux: "sr0" },
+    { vdev: "hdd", linux: "sr2" },
+  );
+});
