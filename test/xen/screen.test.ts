@@ -16,7 +16,7 @@ import { keyboard } from "./screen/keyboard.ts";
 import { Lines } from "./screen/lines.ts";
 import { type Picture, ppmHead } from "./screen/picture.ts";
 import { Viewer } from "./screen/vnc.ts";
-import { inStubdom, rounds, spread, waitForLog, withShell } from "./support.ts";
+import { full, inStubdom, rounds, spread, waitForLog, withShell } from "./support.ts";
 
 /**
  * The guest's screen in dom0's VNC server: a viewer there must see what QMP's screendump says in the stub
@@ -143,7 +143,10 @@ describe("a guest with vnc=1 in 64 MiB of stub domain", () => {
   it("105 keys arrive as their scan codes", async () => {
     expect(keyboard).toHaveLength(105);
     const wrong: string[] = [];
-    for (const { code, pressed, released } of keyboard) {
+    // Num Lock twice, so that it is off again. With it on, dom0's VNC server presses it by itself before every key of
+    // the keypad whose keysym is no digit or comma (`keycode_is_keypad` in QEMU's ui/keymaps.c), minus and plus too.
+    const keys = keyboard.flatMap((key) => (key.code === 69 ? [key, key] : [key]));
+    for (const { code, pressed, released } of keys) {
       const key = qemuKey(code);
       if (key === undefined) throw new Error(`no key ${code}`);
       shown.viewer.key(key, true);
@@ -253,14 +256,15 @@ async function measured(shown: Shown): Promise<{ changes: number[]; updatesPerSe
     const { stdout } = await host.run(["python3", "/root/watch.py", port, ...words], { timeout: 300 });
     return JSON.parse(stdout) as { milliseconds: number[]; updates: number; pixels: number; seconds: number };
   };
-  const changes = (await watch("change", String(rounds(5, 20)))).milliseconds.filter((each) => each !== null);
+  const changes = (await watch("change", "20")).milliseconds.filter((each) => each !== null);
   shown.guest.type("g");
-  const { pixels, seconds } = await watch("rate", String(rounds(10, 30)));
+  const { pixels, seconds } = await watch("rate", "30");
   shown.guest.type("x");
   return { changes, updatesPerSecond: pixels / (800 * 600) / seconds };
 }
 
-it("a change on the whole screen, and screens a second, beside QEMU in dom0", async () => {
+// Two more guests, and figures that mean something on a quiet machine only.
+it.runIf(full)("a change on the whole screen, and screens a second, beside QEMU in dom0", async () => {
   await host.push(join(PROJECT, "test/xen/screen/watch.py"), "/root/watch.py");
   const figures: Record<string, Awaited<ReturnType<typeof measured>>> = {};
   for (const [name, options] of [

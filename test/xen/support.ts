@@ -4,9 +4,12 @@ import { expect } from "vitest";
 import type { Guest } from "../../scripts/lab/guest.ts";
 import type { XenHost } from "../../scripts/lab/xen-host.ts";
 
+/** With `scripts/test --full`. */
+export const full = process.env.LINUX_STUBDOM_FULL !== undefined;
+
 /** How often a test does what it does: as often as is promised with `scripts/test --full`, else a few times. */
 export function rounds(few: number, promised: number): number {
-  return process.env.LINUX_STUBDOM_FULL === undefined ? few : promised;
+  return full ? promised : few;
 }
 
 /** What a guest needs so that {@link inStubdom} works. */
