@@ -32,7 +32,7 @@ export function viewIn(mode: FramebufferMode, source: Size): PixelView {
  * The point of the guest's screen under a point of the framebuffer, the nearest one for a point beside it.
  *
  * @param mode of the framebuffer, whose points dom0's QEMU sends: it scales a client's 0..width-1 down by
- *   (width-1)/width and rounds down, twice (`xenfb_mouse_event`), which rounding up here makes good.
+ *   (width-1)/width and rounds down, twice (`xenfb_mouse_event`), which this makes good to within one.
  */
 export function guestPoint(
   view: PixelView,
@@ -40,7 +40,10 @@ export function guestPoint(
   point: { readonly x: number; readonly y: number },
 ): { x: number; y: number } {
   const axis = (at: number, length: number, origin: number, shown: number, source: number) => {
-    const sent = Math.ceil((at * length) / Math.max(1, length - 1));
+    // dom0's QEMU rounds down twice, to 0...32767 and from there to length - 1, so that two points may become one:
+    // the larger of them, because QEMU and the guest's driver round down once more. The corner stays the corner.
+    const scaled = Math.ceil(((at + 1) * 0x7fff) / Math.max(1, length - 1));
+    const sent = at <= 0 ? 0 : Math.ceil((scaled * length) / 0x7fff) - 1;
     const inside = Math.floor(((sent - origin) * source) / shown);
     return Math.min(source - 1, Math.max(0, inside));
   };
