@@ -6,7 +6,6 @@ import type { XenstoreClient } from "../xenstore/client.ts";
 import { removeIfThere } from "./attachment.ts";
 import { BackingPool } from "./backing.ts";
 import { ClientWatch } from "./client-watch.ts";
-import { EmptyDrives } from "./empty-drives.ts";
 import { PciList } from "./pci-list.ts";
 import { ScreenWatch } from "./screen.ts";
 import { type HelperContext, serves } from "./session.ts";
@@ -24,7 +23,6 @@ export function lockPath(settings: HelperSettings): string {
 interface Known {
   client?: ClientWatch;
   screen?: ScreenWatch;
-  drives?: EmptyDrives;
   devices?: PciList;
   stop(): void;
 }
@@ -132,8 +130,6 @@ export class Helper {
       domain.devices = new PciList(this.xenstore, this.log, domid, target);
       await domain.devices.start();
       await domain.client.start();
-      domain.drives = new EmptyDrives(this.xenstore, this.log, domid);
-      await domain.drives.start();
       this.log.info({}, `domain ${domid}: stub domain of domain ${target}`);
     };
     const fault = (error: unknown) => this.log.error({}, `domain ${domid}: ${String(error)}`);
@@ -146,7 +142,6 @@ export class Helper {
     this.#domains.delete(domid);
     if (domain === undefined) return;
     domain.stop();
-    domain.drives?.stop();
     domain.screen?.stop();
     domain.devices?.stop();
     try {

@@ -38,7 +38,8 @@ export interface SessionSummary {
  *
  * All bytes pass unchanged, in order, no faster than the other side takes them, but for the commands named
  * in the rules. One that is taken over, or that its gate refuses, waits until QEMU has answered every command
- * before it; those after it wait for its answer. When the session ends, nobody waits for one under way. Both streams are closed when the promise resolves; it never rejects.
+ * before it; those after it wait for its answer. When the session ends, nobody waits for one under way. Both
+ * streams are closed when the promise resolves; it never rejects.
  */
 export function proxySession(
   toolstack: ByteStream,

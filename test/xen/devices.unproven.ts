@@ -1,8 +1,7 @@
 /**
  * Unproven as a whole: rename to devices.test.ts once it passes. Seen on a host so far: all disks, stdvga, USB 3, sound,
  * serial port into a file, the PV disk, no address, silence to the guest; by hand the NIC's detachment and disk
- * errors. Not seen: rtl8139, load, big
- * transfers on serial ports, the second guest, the options that need no boot.
+ * errors. Not seen: rtl8139, load, big transfers on serial ports, the second guest, the options that need no boot.
  *
  * Guests with each kind of disk, NIC, graphics and console that `xl` can name; each tells what it sees. Few
  * guests with many devices each, because a boot takes a minute or more.

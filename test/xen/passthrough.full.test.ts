@@ -19,7 +19,6 @@ import { installHelper, startHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { CABLE, PASSTHROUGH, passthroughDevices } from "../../scripts/lab/machine.ts";
 import type { XlPci } from "../../scripts/lab/xl-config.ts";
-import { rounds } from "./support.ts";
 
 const MIB = 1024 * 1024;
 const port = 7100;
@@ -29,9 +28,6 @@ const sent = "/root/sent";
 const e1000: XlPci = { address: PASSTHROUGH.e1000 };
 /** MSI-X has to be switched on by the stub domain: docs/passthrough.md. */
 const nvme: XlPci = { address: PASSTHROUGH.nvme, permissive: true };
-
-/** What the suite has no time for unless it is run with `--full`. */
-const inFull = it.runIf(rounds(0, 1) > 0);
 
 let host: LabHost;
 let directory: string;
@@ -135,7 +131,7 @@ describe("devices that a guest is created with", () => {
     );
   });
 
-  inFull("the log says why an NVMe disk without permissive gets no interrupts by message", async () => {
+  it("the log says why an NVMe disk without permissive gets no interrupts by message", async () => {
     const shy = await boot(["pci"], { pci: [{ address: nvme.address }] });
     await shy.waitForSerial("guest: up", 400);
     expect(await shy.qemuDmLog()).toMatch(
@@ -143,7 +139,7 @@ describe("devices that a guest is created with", () => {
     );
   });
 
-  const boots = 1 + rounds(1, 3);
+  const boots = 1 + 3;
   it(`reboots with the device, ${boots - 1} times`, async () => {
     const again = await boot(["pci", `reboot:${boots}`, "nic:10.8.0.2/24", "pings:5:10.8.0.1", "irq:eth0"], {
       pci: [e1000],
@@ -160,7 +156,7 @@ describe("devices that a guest is created with", () => {
 });
 
 describe("beside QEMU in dom0, with the same device", () => {
-  inFull("throughput and round trips through the e1000, as ratios", async () => {
+  it("throughput and round trips through the e1000, as ratios", async () => {
     const jobs = ["nic:10.8.0.2/24", `probe:tcp:tcp-receive:10.8.0.1:${peerPort + 1}`];
     jobs.push(`probe:echo:udp-echo:10.8.0.1:${peerPort + 3}:500:64`);
     const figures: Record<string, { rate: number; trip: number }> = {};
@@ -193,7 +189,7 @@ describe("beside QEMU in dom0, with the same device", () => {
 });
 
 describe("a guest that runs", () => {
-  const attachments = rounds(3, 10);
+  const attachments = 10;
   it(`gets a device and loses it, ${attachments} times`, async () => {
     // Xen must know at the guest's creation that devices may come, with QEMU in dom0 as well.
     const running = await boot(["beat"], { extra: { passthrough: "enabled" } });
@@ -213,7 +209,7 @@ describe("a guest that runs", () => {
     expect(await running.agent()).toMatchObject({ phase: "running" });
   });
 
-  inFull("is not saved while it has one, and goes on; without it it is", async () => {
+  it("is not saved while it has one, and goes on; without it it is", async () => {
     const kept = await boot(["beat"], { pci: [e1000] });
     await kept.waitForSerial("guest: ready", 500);
     const failed = await host.run("xl save passed /root/never", { accept: "any", timeout: 300 });
@@ -224,7 +220,7 @@ describe("a guest that runs", () => {
     expect((await host.run("ls /var/lib/xen")).stdout).not.toMatch(/qemu-resume/);
   });
 
-  inFull("whose stub domain is destroyed while the device is busy leaves the device assignable", async () => {
+  it("whose stub domain is destroyed while the device is busy leaves the device assignable", async () => {
     const busy = await boot([network], { pci: [e1000] });
     await busy.waitForSerial("guest: up", 500);
     await host.run("sleep 3");
@@ -245,7 +241,7 @@ describe("what is refused", () => {
     expect((await host.run("xl list")).stdout).not.toContain("passed");
   });
 
-  inFull("a device that another guest has", async () => {
+  it("a device that another guest has", async () => {
     await boot(["beat"], { pci: [e1000] });
     const other = createGuest(host, { name: "other", images: { hda: 4 }, pci: [e1000] });
     await expect(other).rejects.toThrow();

@@ -2,7 +2,6 @@
 
 import { expect, it } from "vitest";
 import type { Guest } from "../../../scripts/lab/guest.ts";
-import { installHelper, startHelper } from "../../../scripts/lab/helper.ts";
 import { askGuest, randomFile, rounds } from "../support.ts";
 
 /** Sectors of a CD have 2048 bytes; few of them, because the guest reads each image whole. */
@@ -87,14 +86,5 @@ export function cdTests(guestOf: () => Guest, served: CdDrive, empty: CdDrive, q
     }
     await eject(qdisk);
     expect(await medium(qdisk)).toBe("failed");
-  });
-
-  // dom0's QEMU does not take up a drive without a file; the helper is to say for it that the drive is closed. On a
-  // host libxl's wait ran out all the same.
-  it.skip("and with dom0's helper takes another", async () => {
-    await installHelper(guestOf().host);
-    await startHelper(guestOf().host);
-    await insert(qdisk, 0);
-    expect(await medium(qdisk)).toBe(image(0));
   });
 }
