@@ -24,14 +24,18 @@ export type FrontendOutcome =
  * Waits until each of `frontends` is connected and has its Linux device, or `milliseconds` have passed, or its
  * backend has closed it; one outcome for each, in the same order. Those that are not to be awaited count as
  * absent from the start: leave them out. Rejects only with {@link XenstoreFailure} and {@link SystemError}.
+ *
+ * @param needed which of them count, where that is known only later: the others are waited for until then. What
+ *   it rejects with ends the waiting
  */
 export async function waitForFrontends(
   client: XenstoreClient,
   platform: Pick<Platform, "files" | "descriptors" | "sockets">,
   frontends: readonly Frontend[],
   milliseconds: number = defaultDeadline,
+  needed: Promise<readonly Frontend[]> = Promise.resolve(frontends),
 ): Promise<FrontendOutcome[]> {
-  if (frontends.length === 0) return [];
+  if (frontends.length === 0) return needed.then(() => []);
   const { files } = platform;
   const events = new KernelEvents(platform, () => {
     for (const wait of waits) wait.kernelEvent();
@@ -41,8 +45,11 @@ export async function waitForFrontends(
   const lost = new Promise<never>((_resolve, reject) => {
     lose = reject;
   });
-  const settled = Promise.all(waits.map((wait) => wait.outcome));
-  // Whichever of the two ends the race, the other's later failure is nobody's.
+  const settled = needed.then((all) =>
+    Promise.all(waits.filter(({ frontend }) => all.includes(frontend)).map(({ outcome }) => outcome)),
+  );
+  // Whichever of the two ends the race, the other's later failure is nobody's; nor is that of one not needed.
+  for (const { outcome } of waits) outcome.catch(() => {});
   lost.catch(() => {});
   settled.catch(() => {});
   let watch: Watch | undefined;
@@ -80,7 +87,7 @@ class FrontendWait {
     private readonly client: XenstoreClient,
     private readonly files: FileSystem,
     private readonly events: KernelEvents,
-    private readonly frontend: Frontend,
+    readonly frontend: Frontend,
     milliseconds: number,
   ) {
     this.outcome = new Promise((resolve, reject) => {

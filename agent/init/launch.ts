@@ -27,17 +27,24 @@ export interface LaunchContext {
   readonly config: Config;
 }
 
-/** A way to the network for each of QEMU's NICs, in their order. */
-export async function joinNetworks({ platform, log, dm, config }: LaunchContext): Promise<readonly Joint[]> {
-  if (dm.nics.length === 0) return [];
-  return new NetworkJoiner(platform, config.netJoint, log).joinAll(dm.nics);
+/** Prepares a way to the network for each of QEMU's NICs; gives how to join them, once they are connected. */
+export async function prepareNetworks({
+  platform,
+  log,
+  dm,
+  config,
+}: LaunchContext): Promise<() => Promise<readonly Joint[]>> {
+  if (dm.nics.length === 0) return async () => [];
+  const joiner = new NetworkJoiner(platform, config.netJoint, log);
+  await joiner.prepare(dm.nics);
+  return () => joiner.joinAll(dm.nics);
 }
 
 /** QEMU's monitors, its TAP devices and its process; what it inherits is closed here. */
 export function launchQemu(
   { platform, log, dm, config }: LaunchContext,
   given: {
-    /** Those of {@link joinNetworks}. */
+    /** In the order of the NICs. */
     readonly joints: readonly Joint[];
     readonly screen: boolean;
     readonly incoming: Incoming | undefined;

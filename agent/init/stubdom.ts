@@ -87,6 +87,8 @@ export class Stubdom {
     const store = XenstoreClient.connect(platform, { log, onLost: (error) => void this.fail(error) });
     this.#store = store;
     const reading = new SideBySide(platform);
+    const discovery = discoverFrontends(reading);
+    discovery.catch(() => {}); // awaited below
     // Before anything is printed: dom0's QEMU serves the primary console only once its frontend says so, and
     // a console that nobody serves stops whoever writes to it.
     const [, identity] = await Promise.all([announcePrimaryConsole(store), readIdentity(reading)]);
@@ -99,8 +101,6 @@ export class Stubdom {
     log.info({}, `stubdom ${version}: domain ${identity.domid} serves domain ${identity.target}`);
 
     this.#phases.enter("configuration");
-    const dmArguments = readArguments(reading, identity.target);
-    dmArguments.catch(() => {}); // awaited below
     const config = loadConfig(platform.files, log);
     log.configure({ level: config.loglevel, format: config.logformat });
     for (const refusal of applySettings(platform.files)) log.warn({}, refusal);
@@ -108,16 +108,18 @@ export class Stubdom {
       this.#signalled(signal),
     );
     if (config.shell) await this.#openShell(store, `${home}/agent/shell`);
-    const dm = await dmArguments;
-    this.#arguments = dm;
+    this.#found = await discovery;
 
     this.#phases.enter("frontends");
     this.#report.release();
-    // Bytecode takes time to load, which the backends need as well.
-    const [, { joinNetworks, launchQemu }] = await Promise.all([
-      this.#connectFrontends(store, reading, dm, config),
-      import("./launch.ts"),
+    // What the backends take is time to read libxl's arguments, and to load bytecode.
+    const dmArguments = readArguments(reading, identity.target).finally(() => reading.close());
+    const connecting = this.#connectFrontends(store, dmArguments, config);
+    const [{ launch, joinNetworks, launchQemu }] = await Promise.all([
+      this.#prepareLaunch(dmArguments, config),
+      connecting,
     ]);
+    const { dm } = launch;
     // libxl adds devices when QEMU runs; these are named in device_model_args.
     if (dm.passthrough.length > 0) {
       const passthrough = await this.#passedThrough(store, config);
@@ -126,8 +128,7 @@ export class Stubdom {
 
     this.#report.hold();
     this.#phases.enter("network");
-    const launch = { platform, log, dm, config };
-    const joints = await joinNetworks(launch);
+    const joints = await joinNetworks();
 
     this.#phases.enter("qemu-start");
     this.#memory.look();
@@ -203,24 +204,40 @@ export class Stubdom {
    */
   async #connectFrontends(
     store: XenstoreClient,
-    reading: SideBySide,
-    dm: DmArguments,
+    dmArguments: Promise<DmArguments>,
     config: Config,
   ): Promise<void> {
-    const found = await discoverFrontends(reading);
-    reading.close();
-    const needed = neededFrontends(found, dm);
-    this.#found = found;
-    for (const note of unemulatedDisks(found, dm)) this.log.warn({}, note);
+    const found = this.#found;
+    const began = this.platform.clock.now();
+    const needed = dmArguments.then((dm) => {
+      this.#arguments = dm;
+      for (const note of unemulatedDisks(found, dm)) this.log.warn({}, note);
+      return neededFrontends(found, dm);
+    });
+    const likely = [...found.disks, ...found.nics, ...found.consoles].filter(({ awaited }) => awaited);
     const patience = Math.min(config.lateNotice, config.frontendDeadline);
-    const late = this.#take(await waitForFrontends(store, this.platform, needed, patience));
+    const outcomes = await waitForFrontends(store, this.platform, likely, patience, needed);
+    const late = this.#take(outcomes);
     for (const { error } of late) this.#warn(error.message);
     const rest = late.map(({ frontend }) => frontend);
     const [missing] = this.#take(
       await waitForFrontends(store, this.platform, rest, config.frontendDeadline - patience),
     );
     if (missing !== undefined) throw missing.error;
-    for (const device of dm.serials) this.#holdRaw(device);
+    // Without what was done in the meantime and was not finished when the last one had connected.
+    const waited =
+      late.length > 0
+        ? this.platform.clock.now() - began
+        : Math.max(0, ...outcomes.map((each) => (each.connected ? each.milliseconds : 0)));
+    this.#report?.write("waited", waited.toFixed(1));
+    for (const device of (await dmArguments).serials) this.#holdRaw(device);
+  }
+
+  /** What QEMU's start needs and no device does. */
+  async #prepareLaunch(dmArguments: Promise<DmArguments>, config: Config) {
+    const [dm, { prepareNetworks, launchQemu }] = await Promise.all([dmArguments, import("./launch.ts")]);
+    const launch = { platform: this.platform, log: this.log, dm, config };
+    return { launch, launchQemu, joinNetworks: await prepareNetworks(launch) };
   }
 
   /** Notes what has connected; returns what has not. */

@@ -44,6 +44,12 @@ const QUEUE = 256;
 /** What dom0 gives its own ends of the vifs: no frame is ever meant for it. */
 const PORT_ADDRESS = "fe:ff:ff:ff:ff:ff";
 
+/** QEMU's interface and its queue. */
+interface TapQueue {
+  readonly tap: Link;
+  readonly descriptor: number;
+}
+
 /** How to undo one thing that a joint did; done last to first. */
 type Step = () => Promise<void>;
 
@@ -77,6 +83,8 @@ export class NetworkJoiner {
   readonly #kind: JointKind;
   readonly #log: Logger;
   readonly #joints = new Set<Joint>();
+  /** By the NIC's devid: what {@link prepare} has made and nothing has taken. */
+  readonly #prepared = new Map<number, TapQueue>();
 
   constructor(platform: JointPlatform, kind: JointKind, log: Logger) {
     this.#platform = platform;
@@ -91,17 +99,27 @@ export class NetworkJoiner {
   }
 
   /**
+   * Makes what needs no netfront, so that {@link joinAll} has less to do: the TAPs, which stay down. One by
+   * `macvtap` stands on the netfront and comes later. Throws {@link RouteError}, SystemError.
+   */
+  async prepare(nics: readonly EmulatedNic[]): Promise<void> {
+    if (this.#kind === "macvtap") return;
+    for (const { devid } of nics) this.#prepared.set(devid, await this.#newTap(`tap${devid}`));
+  }
+
+  /**
    * Joins `nics`, whose frontends are connected, each to the interface of its MAC. All or none: when one
    * fails the others are torn down again. Throws {@link NoMatchError}, {@link RouteError}, SystemError.
    */
   async joinAll(nics: readonly EmulatedNic[]): Promise<Joint[]> {
-    const candidates = await this.#candidates();
-    const pairs = nics.map((nic) => ({ nic, front: matchNic(nic, candidates) }));
     const joined: Joint[] = [];
     try {
+      const candidates = await this.#candidates();
+      const pairs = nics.map((nic) => ({ nic, front: matchNic(nic, candidates) }));
       for (const { nic, front } of pairs) joined.push(await this.#join(nic, front));
     } catch (error) {
       await Promise.all(joined.map((joint) => joint.tearDown()));
+      this.#dropPrepared();
       throw error;
     }
     return joined;
@@ -110,6 +128,7 @@ export class NetworkJoiner {
   /** Tears down every joint and closes the netlink socket. Idempotent. */
   async close(): Promise<void> {
     await Promise.all([...this.#joints].map((joint) => joint.tearDown()));
+    this.#dropPrepared();
     this.#route.close();
   }
 
@@ -133,7 +152,9 @@ export class NetworkJoiner {
   }
 
   async #join(nic: EmulatedNic, front: Link): Promise<Joint> {
-    const { tap, descriptor } = await this.#tap(`tap${nic.devid}`, front);
+    const prepared = this.#prepared.get(nic.devid);
+    this.#prepared.delete(nic.devid);
+    const { tap, descriptor } = prepared ?? (await this.#tap(`tap${nic.devid}`, front));
     // From here on the joint looks after itself, also when an interface goes away half-way through.
     const undo: Step[] = [];
     const joint = this.#watched(nic, front, tap, descriptor, undo);
@@ -168,20 +189,26 @@ export class NetworkJoiner {
     return joint;
   }
 
-  /** QEMU's interface and its queue. */
-  async #tap(name: string, front: Link): Promise<{ tap: Link; descriptor: number }> {
-    const { descriptors, sockets } = this.#platform;
-    if (this.#kind === "macvtap") {
-      const tap = await this.#route.createMacvtap(name, front);
-      try {
-        // QEMU asks such a queue for its header's kind, and takes the headers off itself.
-        const descriptor = descriptors.open(`/dev/tap${tap.index}`, { access: "read-write" });
-        return { tap, descriptor };
-      } catch (error) {
-        await this.#route.deleteLink(tap);
-        throw error;
-      }
+  async #tap(name: string, front: Link): Promise<TapQueue> {
+    if (this.#kind !== "macvtap") return this.#newTap(name);
+    const tap = await this.#route.createMacvtap(name, front);
+    try {
+      // QEMU asks such a queue for its header's kind, and takes the headers off itself.
+      const descriptor = this.#platform.descriptors.open(`/dev/tap${tap.index}`, { access: "read-write" });
+      return { tap, descriptor };
+    } catch (error) {
+      await this.#route.deleteLink(tap);
+      throw error;
     }
+  }
+
+  #dropPrepared(): void {
+    for (const { descriptor } of this.#prepared.values()) this.#platform.descriptors.close(descriptor);
+    this.#prepared.clear();
+  }
+
+  async #newTap(name: string): Promise<TapQueue> {
+    const { descriptors, sockets } = this.#platform;
     const descriptor = sockets.openTap(name, false);
     try {
       return { tap: await this.#route.link(name), descriptor };

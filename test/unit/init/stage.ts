@@ -19,6 +19,7 @@ import { FakeQemuMonitor, type FakeQemuOptions } from "../../fakes/qemu.ts";
 import { FakeVchans } from "../../fakes/vchan.ts";
 import { FakeXenbusDescriptors } from "../../fakes/xenbus-descriptors.ts";
 import { type FakeXenbus, FakeXenstored } from "../../fakes/xenstored.ts";
+import { FakeRouteKernel } from "../frontends/net/route-kernel.ts";
 
 // Loaded here once: the stages' turns of the event loop are not to be counted by the disk's speed.
 await Promise.all([
@@ -286,6 +287,8 @@ export class Stage {
 
   #platform(): Platform {
     const { kernel, xenbus, vchans, options } = this;
+    // The netfronts themselves are not there: whoever gets as far as joining one fails.
+    const route = new FakeRouteKernel([]);
     const pci = this.pci.pieces;
     const isPci = (fd: number) => fd >= FakePciSysfs.eventsDescriptor;
     const isRing = (fd: number) => fd >= 100 && fd < firstOther;
@@ -306,16 +309,22 @@ export class Stage {
         },
         seek: (fd, offset) => pci.descriptors.seek(fd, offset),
         close: (fd) => {
+          if (route.has(fd)) return route.descriptors.close(fd);
           if (isPci(fd)) return pci.descriptors.close(fd);
           if (xenbus.has(fd)) return xenbus.close(fd);
           if (fd < firstOther) kernel.close(fd);
         },
         read: (fd, into) => {
+          if (route.has(fd)) return route.descriptors.read(fd, into);
           if (isPci(fd)) return pci.descriptors.read(fd, into);
           return xenbus.has(fd) ? xenbus.read(fd, into) : kernel.read(fd, into);
         },
-        write: (fd, from) => (xenbus.has(fd) ? xenbus.write(fd, from) : kernel.write(fd, from)),
+        write: (fd, from) => {
+          if (route.has(fd)) return route.descriptors.write(fd, from);
+          return xenbus.has(fd) ? xenbus.write(fd, from) : kernel.write(fd, from);
+        },
         onReadable: (fd, handler) => {
+          if (route.has(fd)) return route.descriptors.onReadable(fd, handler);
           if (isPci(fd)) return pci.descriptors.onReadable(fd, handler);
           if (isRing(fd)) return vchans.descriptors.onReadable(fd, handler);
           if (xenbus.has(fd)) return xenbus.onReadable(fd, handler);
@@ -327,6 +336,7 @@ export class Stage {
       },
       sockets: {
         ...kernel.sockets,
+        ...route.sockets,
         listenUnix: (path) => this.#other(path),
         connectUnix: () => {
           const [ours, theirs] = kernel.pair();

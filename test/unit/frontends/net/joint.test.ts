@@ -41,6 +41,28 @@ describe("a joint by tc", () => {
     expect(lines).toEqual(["NIC 0 (00:16:3e:00:00:01): tap0 joined to eth1 by tc"]);
   });
 
+  it("finds the TAP that was prepared before netfront was there", async () => {
+    const { kernel, joiner } = setUp("tc");
+    await joiner.prepare([nic0]);
+    expect(kernel.journal).toEqual(["get tap0"]);
+    expect(kernel.taps.size).toBe(1);
+    const [joint] = await joiner.joinAll([nic0]);
+    expect(kernel.journal.slice(1, 3)).toEqual(["get all", "set tap0 down noarp mtu 1500 queue 256"]);
+    expect(kernel.taps.get(50)).toBe(joint?.descriptor);
+    await joiner.close();
+    expect(kernel.taps.size).toBe(0);
+  });
+
+  it("closes what was prepared for a NIC that has no interface", async () => {
+    const { kernel, joiner } = setUp("tc", [lo, eth0]);
+    await joiner.prepare([nic0]);
+    await expect(joiner.joinAll([nic0])).rejects.toThrow(nic0.mac);
+    expect(kernel.taps.size).toBe(0);
+    await joiner.prepare([nic0]);
+    await joiner.close();
+    expect(kernel.taps.size).toBe(0);
+  });
+
   it("copies each NIC's MTU and keeps crossed NICs apart", async () => {
     const { kernel, joiner } = setUp("tc");
     const joints = await joiner.joinAll([nic0, nic1]);

@@ -31,8 +31,8 @@ import { type Descriptors, type Sockets, SystemError } from "../../../../agent/p
 /** A link with what nobody needs to spell out left out. */
 export type LinkSketch = Pick<Link, "index" | "name"> & Partial<Link>;
 
-const SOCKET = 100;
-const FIRST_TAP = 200;
+const SOCKET = 5000;
+const FIRST_TAP = 5100;
 
 /**
  * The kernel as far as rtnetlink shows it: links, and what joins them. It answers in write(2) as Linux does,
@@ -99,6 +99,11 @@ export class FakeRouteKernel {
       this.#ready = ready;
     },
   };
+
+  /** Whether a descriptor is one of ours. */
+  has(fd: number): boolean {
+    return fd === SOCKET || [...this.taps.values()].includes(fd);
+  }
 
   /** Puts `datagram` into the socket and wakes its reader. */
   say(datagram: Uint8Array | SystemError): void {
