@@ -1,9 +1,14 @@
 /** The same image under Debian 12's unmodified dom0: Xen 4.17, QEMU 7.2, whose consoles behave the older way. */
 
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { buildRoot } from "../../bundler/root.ts";
 import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
+import { screenGuest } from "./screen/guest.ts";
 
 let host: LabHost;
 let guest: Guest | undefined;
@@ -35,4 +40,31 @@ it("serves a guest that boots from its disk", async () => {
   await guest.waitForSerial("Loading kernel... ok", 240);
   await guest.waitForSerial("Loading initrd...ok", 60);
   expect(await guest.qemuDmLog()).not.toMatch(/ error /);
+});
+
+// A guest that needs no page tables gets further: to the end.
+it("serves a guest that draws, and hears its keyboard and its serial port", async () => {
+  await guest?.destroy();
+  const directory = mkdtempSync(join(tmpdir(), "bookworm-"));
+  try {
+    guest = await createGuest(host, {
+      name: "draws",
+      images: { hda: await screenGuest((await buildRoot()).path, directory) },
+      extra: { hdtype: "ahci" },
+    });
+    await guest.waitForSerial("ready", 120);
+    for (const mode of ["t", "a", "d"]) {
+      const from = guest.serialLines.length;
+      guest.type(mode);
+      await guest.waitForSerial("drawn", 120, from);
+    }
+    const from = guest.serialLines.length;
+    await host.run(["xl", "qemu-monitor-command", "draws", "sendkey a"]);
+    // Pressed and released, in scan codes of set 1.
+    await guest.waitForSerial("k1e", 30, from);
+    await guest.waitForSerial("k9e", 30, from);
+    expect(await guest.agent()).toMatchObject({ phase: "running" });
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });

@@ -17,7 +17,7 @@ afterAll(async () => {
 });
 
 describe("plain xl create", () => {
-  const times = rounds(6, 20);
+  const times = rounds(4, 20);
   it(`succeeds ${times} times of ${times}, far from libxl's 30 s`, async () => {
     const running: number[] = [];
     const returned: number[] = [];
