@@ -112,8 +112,7 @@ describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => 
   });
 
   it("loses its link, and every packet, when dom0 detaches a NIC, and no other", async () => {
-    const link = (n: number) =>
-      askGuest(guest, `linkof ${nicName(guest, n)}`, /guest: link eth\d (up|down)/);
+    const link = (n: number) => askGuest(guest, `linkof ${nicName(guest, n)}`, /guest: link eth\d (up|down)/);
     expect(await link(1)).toBe("up");
     await host.run(["xl", "network-detach", guest.name, "1"], { timeout: 60, accept: "any" });
     await waitForLog(guest, /NIC 1 \(00:16:3e:00:00:11\): it was detached in dom0/);

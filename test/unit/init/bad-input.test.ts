@@ -195,7 +195,11 @@ describe("devices", () => {
   test("two disks that are one to Linux", async () => {
     const stage = spoilt(({ daemon, home }) => {
       const backend = daemon.get(`${home}/device/vbd/768/backend`) ?? "";
-      for (const [name, value] of Object.entries({ backend, "virtual-device": "2048", "device-type": "disk" }))
+      for (const [name, value] of Object.entries({
+        backend,
+        "virtual-device": "2048",
+        "device-type": "disk",
+      }))
         daemon.set(`${home}/device/vbd/2048/${name}`, value);
     });
     await expectCrash(
