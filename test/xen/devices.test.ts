@@ -19,6 +19,7 @@ import {
   sumsOf,
   three,
   threeNetworks,
+  write,
 } from "./devices/guests.ts";
 import { refused } from "./devices/refused.ts";
 import { askGuest, randomFile, waitForLog } from "./support.ts";
@@ -122,6 +123,16 @@ describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => 
     expect(await link(0)).toBe("up");
     expect((await host.run(`ping -c 3 -i 0.3 -W 20 ${ownOf(0)}`)).stdout).toContain(" 3 received");
   });
+});
+
+it("what the guest has flushed is in dom0's files when the stub domain ends the next instant", async () => {
+  const written = [await write(guest, "sdb"), await write(guest, "sdc")];
+  await guest.destroy();
+  const { stdout } = await host.run(
+    `cd /root/matrix && qemu-img convert -O raw disk.qcow2 qcow2.img && for file in raw qcow2; do
+       head -c 65536 $file.img | sha256sum; done`,
+  );
+  expect(stdout.match(/[0-9a-f]{64}/g)).toEqual(written);
 });
 
 it("a sound card that QEMU does not have here fails xl create, with what to choose in the log", async () => {
