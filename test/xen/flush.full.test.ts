@@ -7,9 +7,12 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { logFile } from "../../bundler/cache.ts";
+import { run } from "../../bundler/exec.ts";
 import { createGuest, Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
+import { labTools } from "../../scripts/lab/tools.ts";
 import type { XenHost } from "../../scripts/lab/xen-host.ts";
 import { askGuest, randomFile, rounds, spread } from "./support.ts";
 
@@ -96,9 +99,11 @@ describe("the host's loss of power", () => {
       // What dom0's disk has been given outlives the emulated host: it is in this machine's page cache.
       const disk = join(directory, "disk.img");
       writeFileSync(disk, Buffer.alloc(64 << 20));
+      const tools = await labTools();
+      await run(tools.command("/usr/sbin/mke2fs", "-q", "-t", "ext4", disk), { log: logFile("flush") });
       const drive = ["-drive", `file=${disk},format=raw,if=virtio,cache=writeback`];
       host = await LabHost.start({ dom0: "trixie", qemuArgs: drive });
-      await host.run("mkfs.ext4 -q /dev/vdb && mkdir -p /mnt/disk && mount /dev/vdb /mnt/disk");
+      await host.run("mkdir -p /mnt/disk && mount /dev/vdb /mnt/disk");
       const files = { phy: "/mnt/disk/phy.img", qdisk: "/mnt/disk/qdisk.qcow2" };
       await randomFile(host, files.phy, 4 << 20);
       await host.run(`qemu-img create -q -f qcow2 ${files.qdisk} 4M && sync`);
