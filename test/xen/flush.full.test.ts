@@ -100,7 +100,7 @@ describe("the host's loss of power", () => {
       const disk = join(directory, "disk.img");
       writeFileSync(disk, Buffer.alloc(64 << 20));
       const tools = await labTools();
-      await run(tools.command("/usr/sbin/mke2fs", "-q", "-t", "ext4", disk), { log: logFile("flush") });
+      await run(tools.command("/usr/sbin/mkfs.ext4", "-q", "-F", disk), { log: logFile("flush") });
       const drive = ["-drive", `file=${disk},format=raw,if=virtio,cache=writeback`];
       host = await LabHost.start({ dom0: "trixie", qemuArgs: drive });
       await host.run("mkdir -p /mnt/disk && mount /dev/vdb /mnt/disk");
