@@ -30,10 +30,19 @@ export const settings: readonly Setting[] = [
   },
 ];
 
+/** The same, when there is a screen to be shown. */
+export const screenSettings: readonly Setting[] = [
+  {
+    path: "/proc/sys/net/core/wmem_default",
+    value: "4194304",
+    why: "a socket that takes a whole screen at once: for each piece that it takes, QEMU moves the rest forward",
+  },
+];
+
 /** Applies every setting; returns what the kernel refused, as lines for the log. */
-export function applySettings(files: FileSystem): string[] {
+export function applySettings(files: FileSystem, all = settings): string[] {
   const refused: string[] = [];
-  for (const { path, value, why } of settings) {
+  for (const { path, value, why } of all) {
     try {
       files.writeFile(path, value);
     } catch (error) {

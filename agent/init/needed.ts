@@ -1,3 +1,4 @@
+import type { BlockFrontend } from "../frontends/block.ts";
 import type { Frontends } from "../frontends/discover.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
@@ -9,9 +10,11 @@ import { BootError } from "./errors.ts";
  * NICs that its TAP devices are joined to. libxl gives a stub domain more than that, PV disks beyond QEMU's
  * four for instance, which the guest reaches by itself.
  *
- * @throws BootError when the arguments name a device that the stub domain was not given
+ * @throws BootError when the arguments name a device that the stub domain was not given, or when two disks are one
+ *   to Linux
  */
 export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
+  refuseNamesakes(found.disks);
   const disks = dm.disks.map((device) =>
     present(
       found.disks.find((disk) => disk.device === device),
@@ -34,6 +37,21 @@ export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
     ),
   );
   return [...disks, ...nics, ...serials].filter(({ awaited }) => awaited);
+}
+
+/**
+ * Linux has one `xvdb` for hdb, sdb and xvdb, and refuses the second that comes (`xlvbd_add` fails with EBUSY), which
+ * may be either; libxl names both `/dev/xvdb` in QEMU's arguments as well.
+ */
+function refuseNamesakes(disks: readonly BlockFrontend[]): void {
+  for (const [n, disk] of disks.entries()) {
+    const other = disks.slice(0, n).find(({ device }) => device === disk.device);
+    if (other === undefined) continue;
+    throw new BootError(
+      `${other.label} (${other.path}) and ${disk.label} (${disk.path}) are both ${disk.device} in a stub domain`,
+      "give one of them another last letter in disk= of the guest's configuration: sde is beside hda to hdd",
+    );
+  }
 }
 
 /**

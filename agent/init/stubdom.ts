@@ -20,7 +20,7 @@ import { Children } from "./children.ts";
 import { type Identity, loadConfig, readArguments, readIdentity } from "./configuration.ts";
 import type { Question } from "./control-protocol.ts";
 import { BootError } from "./errors.ts";
-import { applySettings } from "./limits.ts";
+import { applySettings, screenSettings } from "./limits.ts";
 import { MemoryWatch, peakResident } from "./memory.ts";
 import { neededFrontends, unemulatedDisks } from "./needed.ts";
 import { Phases } from "./phases.ts";
@@ -137,6 +137,7 @@ export class Stubdom {
       ? await (await import("../savestate/restore.ts")).openIncoming(state)
       : undefined;
     const screen = this.#found.framebuffers.length > 0;
+    if (screen) for (const refusal of applySettings(platform.files, screenSettings)) log.warn({}, refusal);
     const { qemu, argv } = launchQemu(
       launch,
       { joints, screen, incoming },

@@ -56,7 +56,7 @@ static int receive(struct pixels *p)
 
 int pixels_take(struct pixels *p, uint8_t *into, size_t size)
 {
-    if (size > sizeof p->buffer)
+    if (size > pixels_band_size)
         return -EINVAL;
     while (p->end - p->start < size) {
         int result = receive(p);
@@ -80,7 +80,7 @@ int pixels_begin(struct pixels *p, const struct pixels_plan *plan)
     if (!is_side(q->source_width) || !is_side(q->source_height) || q->size < 0 ||
         q->width < 1 || q->width > q->source_width || q->height < 1 || q->height > q->source_height ||
         q->left < 0 || q->top < 0 || q->left > pixels_longest_side || q->top > pixels_longest_side ||
-        q->stride < (q->left + q->width) * pixel_size || q->stride > pixels_buffer_size ||
+        q->stride < (q->left + q->width) * pixel_size || q->stride > pixels_band_size ||
         (int64_t)(q->top + q->height) * q->stride > q->size ||
         q->rect_x < 0 || q->rect_y < 0 || q->rect_width < 0 || q->rect_height < 0 ||
         q->rect_x > UINT16_MAX || q->rect_y > UINT16_MAX ||
@@ -121,7 +121,7 @@ static void copy_row(uint32_t *to, const uint8_t *from, const struct pixels_plan
 /*
  * Writes `rows` whole rows of the rectangle that lie in the buffer. Each pwrite(2) to fbfront costs a system
  * call and an event to dom0, so rows that reach from side to side go out together, the bars beside them
- * (black) included.
+ * (black) included; as they came, where they need no change.
  */
 static int write_rows(struct pixels *p, const uint8_t *from, int32_t rows)
 {
@@ -139,11 +139,14 @@ static int write_rows(struct pixels *p, const uint8_t *from, int32_t rows)
     size_t indent = whole ? (size_t)q->left * pixel_size : 0;
     int64_t column = whole ? 0 : (int64_t)(q->left + first) * pixel_size;
     int32_t capacity = whole ? (int32_t)(sizeof p->band / piece) : 1;
+    int32_t y = q->rect_y + p->row;
+    int32_t end = min(y + rows, q->source_height);
+    if (whole && q->rect_width == q->width && q->width == q->source_width && q->height == q->source_height &&
+        q->stride == q->width * pixel_size)
+        return y < end ? write_out(q->framebuffer, from, (end - y) * piece, (int64_t)(q->top + y) * q->stride) : 0;
     if (whole && piece > (size_t)count * pixel_size)
         memset(p->band, 0, capacity * piece);
 
-    int32_t y = q->rect_y + p->row;
-    int32_t end = min(y + rows, q->source_height);
     int32_t target = first_target(min(y, end), q->source_height, q->height);
     int32_t target_end = first_target(end, q->source_height, q->height);
     while (target < target_end) {

@@ -13,9 +13,10 @@
 
 enum {
     pixel_size = 4, /* bytes: one format only, 32 bits as the framebuffer has them */
-    pixels_buffer_size = 64 << 10,
-    /* Longest side of a screen; a row must fit into the buffer. */
-    pixels_longest_side = pixels_buffer_size / pixel_size,
+    pixels_buffer_size = 256 << 10,
+    pixels_band_size = 64 << 10,
+    /* Longest side of a screen; a row must fit into the band, and so into the buffer. */
+    pixels_longest_side = pixels_band_size / pixel_size,
     /* Bytes after which pixels_draw() lets the rest of the program run. */
     pixels_budget = 1 << 20,
 };
@@ -38,12 +39,12 @@ struct pixels {
     struct pixels_plan plan;
     int32_t row; /* of the rectangle: the next one */
     _Alignas(8) uint8_t buffer[pixels_buffer_size];
-    _Alignas(8) uint8_t band[pixels_buffer_size]; /* rows of the framebuffer under construction */
+    _Alignas(8) uint8_t band[pixels_band_size]; /* rows of the framebuffer under construction */
 };
 
 void pixels_open(struct pixels *p, int socket);
 
-/* Fills `into` whole (done), or takes nothing (wait, end, error). Size: at most pixels_buffer_size. */
+/* Fills `into` whole (done), or takes nothing (wait, end, error). Size: at most pixels_band_size. */
 int pixels_take(struct pixels *p, uint8_t *into, size_t size);
 
 /* Starts a rectangle; its pixels are what the socket brings next. 0 or -EINVAL. */

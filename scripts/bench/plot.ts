@@ -13,7 +13,8 @@ const colours: Readonly<Record<VariantName, string>> = {
   "shell-stubdom": "#e69f00",
   minios: "#009e73",
   "bridge+io_uring": "#56b4e9",
-  "macvtap+rings": "#cc79a7",
+  "macvtap+persistent": "#cc79a7",
+  rings: "#f0e442",
 };
 const ink = "#1a1a1a";
 const pale = "#5a5a5a";

@@ -203,7 +203,7 @@ export const framebufferTests: Record<string, Group> = {
       native.pixelsClose(pixels);
       close(a);
     },
-    "as much as its buffer holds, and no more": () => {
+    "64 KiB, and no more": () => {
       const [a, b] = list(native.socketPair());
       const pixels = open(a);
       equal(native.pixelsTake(pixels, new Uint8Array(65537)), errno.EINVAL);

@@ -192,6 +192,24 @@ describe("devices", () => {
     await expectCrash(stage, 0, /name disk \/dev\/xvda, which this stub domain was not given/);
   });
 
+  test("two disks that are one to Linux", async () => {
+    const stage = spoilt(({ daemon, home }) => {
+      const backend = daemon.get(`${home}/device/vbd/768/backend`) ?? "";
+      for (const [name, value] of Object.entries({
+        backend,
+        "virtual-device": "2048",
+        "device-type": "disk",
+      }))
+        daemon.set(`${home}/device/vbd/2048/${name}`, value);
+    });
+    await expectCrash(
+      stage,
+      0,
+      /vbd\/768\) and .*vbd\/2048\) are both \/dev\/xvda/,
+      /another last letter in disk=/,
+    );
+  });
+
   for (const [node, value, says] of [
     ["device/vbd/768/backend", "", /device\/vbd\/768\/backend holds ""/],
     ["device/vbd/768/backend", "x".repeat(4000), /device\/vbd\/768\/backend holds "x{80}"/],

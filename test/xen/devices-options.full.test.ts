@@ -1,0 +1,79 @@
+/** What `xl create` takes and what it cannot have: guests that need no boot. */
+
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createGuest } from "../../scripts/lab/guest.ts";
+import { LabHost } from "../../scripts/lab/host.ts";
+import type { XlGuest } from "../../scripts/lab/xl-config.ts";
+import { threeNetworks } from "./devices/guests.ts";
+import { refused } from "./devices/refused.ts";
+
+let host: LabHost;
+
+beforeAll(async () => {
+  host = await LabHost.start({ dom0: "trixie" });
+  await threeNetworks(host);
+});
+
+afterAll(async () => {
+  await host?.stop();
+});
+
+describe("what xl create takes", () => {
+  it.each([
+    ["vga=none and no USB", { vga: "none" }, [], ["VGA", "cirrus-vga", "usb-tablet"]],
+    ["usbdevice=tablet", { usb: true, usbdevice: "tablet" }, ["piix3-usb-uhci", "usb-tablet"], []],
+    [
+      "two USB devices, EHCI is libxl's affair",
+      { usb: true, usbdevice: ["mouse", "keyboard"] },
+      ["usb-mouse", "usb-kbd"],
+      [],
+    ],
+    ["usbversion=2", { usbversion: 2 }, ["ich9-usb-ehci1", "ich9-usb-uhci1"], []],
+    ["soundhw=es1370 and videoram=32", { soundhw: "es1370", videoram: 32 }, ["ES1370", "vgamem_mb = 32"], []],
+    ["soundhw=sb16", { soundhw: "sb16" }, ["sb16"], []],
+  ])("%s", async (_, extra, there, absent) => {
+    // Left paused: what QEMU has says enough.
+    const guest = await createGuest(host, {
+      name: "taken",
+      images: { hda: 1 },
+      createArgs: ["-p"],
+      extra,
+    });
+    try {
+      const { stdout: tree } = await host.run(["xl", "qemu-monitor-command", guest.name, "info qtree"]);
+      for (const each of there) expect(tree).toContain(each);
+      for (const each of absent) expect(tree).not.toContain(`dev: "${each}`);
+    } finally {
+      await guest.destroy();
+    }
+  });
+});
+
+const vif = (words: string): XlGuest["extra"] => ({ vif: [`mac=00:16:3e:00:01:01,bridge=xenbr0,${words}`] });
+
+describe("what cannot be had", () => {
+  it.each<[string, XlGuest["extra"], Partial<XlGuest>, RegExp]>([
+    ["soundhw=gus", { soundhw: "gus" }, {}, /no such sound device here; choose soundhw="ac97"/],
+    ["vga=qxl", { vga: "qxl" }, { memory: 256 }, /QXL here.*; choose vga="stdvga"/],
+    [
+      "videoram=32",
+      { videoram: 32, vga: "cirrus" },
+      {},
+      /a Cirrus card has 4, 8, 16 MB; choose videoram=8 or 16/,
+    ],
+    [
+      "usbdevice=host:1.2",
+      { usb: true, usbdevice: "host:1.2" },
+      {},
+      /usbdevice= takes tablet, mouse, keyboard/,
+    ],
+    ["model=ne2k_pci", vif("model=ne2k_pci"), {}, /no such network interface here; choose model=e1000/],
+    ["kernel=", { kernel: "/root/stubdom-linux-kernel" }, {}, /direct kernel boot reads a file of dom0/],
+  ])("%s fails early, with what to change", async (what, extra, options, expected) => {
+    const log = await refused(host, what.replace(/\W.*/, ""), extra, options);
+    expect(log).toMatch(expected);
+    // Early: it is said within seconds of the stub domain's start.
+    const [, seconds] = /\[ *([\d.]+)\] error /.exec(log) ?? [];
+    expect(Number(seconds)).toBeLessThan(15);
+  });
+});
