@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { createGuest, Guest } from "../../scripts/lab/guest.ts";
 import { helperLog, installHelper, program, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { expectNoLeaks, expectWorking, prepareNetwork, workingDisk } from "./save-support.ts";
+import { expectNoLeaks, expectWorking, prepareNetwork, steadyClock, workingDisk } from "./save-support.ts";
 import { inStubdom, rounds, spread, withShell } from "./support.ts";
 
 const cycles = rounds(2, 30);
@@ -23,7 +23,7 @@ beforeAll(async () => {
     name: "mover",
     images: { hda: await workingDisk(), hdb: 2 },
     nics: [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0", model: "e1000" }],
-    extra: { hdtype: "ahci" },
+    extra: { hdtype: "ahci", ...steadyClock },
     stubdom: withShell,
     timeout: 300,
   });
