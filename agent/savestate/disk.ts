@@ -79,10 +79,15 @@ export class DiskWriter {
     meta: StateMeta,
   ) {
     let position = place.offset;
+    // The disk grows once at a time; what is put meanwhile waits for its turn.
+    let room: Promise<void> = Promise.resolve();
     const put = async (bytes: Uint8Array) => {
-      await reserve(store, place, position + bytes.length);
-      await store.write(position, bytes);
+      const offset = position;
       position += bytes.length;
+      const end = position;
+      room = room.then(() => reserve(store, place, end));
+      await room;
+      await store.write(offset, bytes);
     };
     this.#extent = new ExtentWriter(
       { put },
