@@ -41,14 +41,15 @@ export interface Anchors {
 const anchorOffset = [0, blockSize] as const;
 
 export async function readAnchors(store: BlockStore, hash: Hash): Promise<Anchors> {
-  const block = store.buffer(blockSize);
+  // Both by one question to the disk.
+  const both = store.buffer(firstExtent);
+  const size = await store.read(0, both);
   let newest: StateAnchor | undefined;
   let slot: 0 | 1 = 1;
   let damage: StateFormatError | undefined;
   for (const [index, offset] of anchorOffset.entries()) {
-    const count = await store.read(offset, block);
-    const found = block.subarray(0, count);
-    if (count === blockSize && isZero(found)) continue;
+    const found = both.subarray(Math.min(offset, size), Math.min(offset + blockSize, size));
+    if (found.length === blockSize && isZero(found)) continue;
     try {
       const anchor = decodeAnchor(found, offset, hash);
       if (newest === undefined || anchor.sequence > newest.sequence) {

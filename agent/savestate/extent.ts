@@ -50,12 +50,11 @@ const chunksHeld = 3;
 export class ExtentWriter {
   readonly #headerBlock: Uint8Array;
   readonly #headerChecksum: bigint;
-  readonly #buffers: readonly Uint8Array[];
+  /** Made when they are first needed: most states fit into one. */
+  readonly #buffers: Uint8Array[] = [];
   /** The last write from each buffer; its failure is met when the buffer is needed again. */
-  readonly #writes: Promise<void>[];
+  readonly #writes: Promise<void>[] = [];
   readonly #headerWrite: Promise<void>;
-  /** The one being filled. */
-  #buffer: Uint8Array;
   #filled = 0;
   #length = 0;
   #chunks = 0;
@@ -67,15 +66,12 @@ export class ExtentWriter {
     private readonly sink: ExtentSink,
     private readonly header: StateHeader,
     private readonly hash: Hash,
-    buffer: (size: number) => Uint8Array,
+    private readonly buffer: (size: number) => Uint8Array,
   ) {
     this.#headerBlock = buffer(blockSize);
     this.#headerBlock.set(encodeHeader(header, hash));
     this.#headerChecksum = decodeHeader(this.#headerBlock, 0, hash).checksum;
     this.#checksum = this.#headerChecksum;
-    this.#buffers = Array.from({ length: chunksHeld }, () => buffer(header.chunkSize));
-    this.#writes = this.#buffers.map(() => Promise.resolve());
-    this.#buffer = this.#bufferOf(0);
     this.#headerWrite = this.#start(this.#headerBlock);
   }
 
@@ -86,7 +82,7 @@ export class ExtentWriter {
 
   /** Where the next bytes of state go: at least one byte, and no more than fits into the chunk. */
   get room(): Uint8Array {
-    return this.#buffer.subarray(chunkHeaderSize + this.#filled);
+    return this.#buffer().subarray(chunkHeaderSize + this.#filled);
   }
 
   /** `count` bytes were put at the start of {@link room}. */
@@ -129,19 +125,20 @@ export class ExtentWriter {
 
   async #passOn(): Promise<void> {
     const chunk = { offset: this.#length, length: this.#filled, index: this.#chunks };
-    const sealed = sealChunk(this.#buffer, chunk, this.#headerChecksum, this.hash);
+    const sealed = sealChunk(this.#buffer(), chunk, this.#headerChecksum, this.hash);
     this.#checksum = foldChunk(this.#checksum, sealed, this.hash);
     this.#writes[this.#chunks % chunksHeld] = this.#start(sealed);
     this.#length += this.#filled;
     this.#chunks += 1;
     this.#filled = 0;
     await this.#writes[this.#chunks % chunksHeld];
-    this.#buffer = this.#bufferOf(this.#chunks);
   }
 
-  #bufferOf(chunk: number): Uint8Array {
-    const buffer = this.#buffers[chunk % chunksHeld];
-    if (buffer === undefined) throw new Error("ExtentWriter: no buffers");
+  /** The one being filled. */
+  #buffer(): Uint8Array {
+    const index = this.#chunks % chunksHeld;
+    const buffer = this.#buffers[index] ?? this.buffer(this.header.chunkSize);
+    this.#buffers[index] = buffer;
     return buffer;
   }
 
