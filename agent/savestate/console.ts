@@ -47,6 +47,7 @@ async function openConsole(platform: Platform, xenstore: XenstoreClient, id: num
 /** Console 1 as a place to write an extent to. */
 export class SaveConsole implements ExtentSink {
   readonly #stream: DescriptorStream;
+  #last: Promise<void> = Promise.resolve();
 
   private constructor(
     private readonly platform: Platform,
@@ -63,7 +64,12 @@ export class SaveConsole implements ExtentSink {
   }
 
   /** @throws TransferError when dom0 takes nothing any more */
-  async put(bytes: Uint8Array): Promise<void> {
+  put(bytes: Uint8Array): Promise<void> {
+    this.#last = this.#last.then(() => this.#pass(bytes));
+    return this.#last;
+  }
+
+  async #pass(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; at += piece) {
       await this.#inTime(this.#stream.write(bytes.subarray(at, at + piece)));
     }

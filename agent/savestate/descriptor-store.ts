@@ -1,10 +1,15 @@
-import type { Platform } from "../platform/port.ts";
+import { type Platform, SystemError } from "../platform/port.ts";
 import type { BlockStore } from "./disk.ts";
 import { StateSpaceError } from "./errors.ts";
 
-/** A {@link BlockStore} over a descriptor of a file or block device, which it owns. */
+/**
+ * A {@link BlockStore} over a descriptor of a file or block device, which it owns. What another thread reads and writes
+ * knows the descriptor by its number alone, which must not be somebody else's by then: so it is closed once nothing is
+ * under way.
+ */
 export class DescriptorStore implements BlockStore {
   #closed = false;
+  #underWay = 0;
 
   /** @param enlarge makes what is behind the descriptor at least so large */
   constructor(
@@ -19,15 +24,15 @@ export class DescriptorStore implements BlockStore {
   }
 
   read(offset: number, into: Uint8Array): Promise<number> {
-    return this.platform.storage.readAt(this.fd, into, offset);
+    return this.#follow(() => this.platform.storage.readAt(this.fd, into, offset));
   }
 
   write(offset: number, from: Uint8Array): Promise<void> {
-    return this.platform.storage.writeAt(this.fd, from, offset);
+    return this.#follow(() => this.platform.storage.writeAt(this.fd, from, offset));
   }
 
   flush(): Promise<void> {
-    return this.platform.storage.sync(this.fd);
+    return this.#follow(() => this.platform.storage.sync(this.fd));
   }
 
   async grow(size: number): Promise<void> {
@@ -39,10 +44,21 @@ export class DescriptorStore implements BlockStore {
     return this.platform.storage.buffer(size);
   }
 
-  /** Idempotent. */
+  /** Idempotent; takes nothing any more. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.platform.descriptors.close(this.fd);
+    if (this.#underWay === 0) this.platform.descriptors.close(this.fd);
+  }
+
+  async #follow<T>(operation: () => Promise<T>): Promise<T> {
+    if (this.#closed) throw new SystemError("EBADF", "use", "a state disk that is closed");
+    this.#underWay += 1;
+    try {
+      return await operation();
+    } finally {
+      this.#underWay -= 1;
+      if (this.#closed && this.#underWay === 0) this.platform.descriptors.close(this.fd);
+    }
   }
 }

@@ -41,14 +41,15 @@ export interface Anchors {
 const anchorOffset = [0, blockSize] as const;
 
 export async function readAnchors(store: BlockStore, hash: Hash): Promise<Anchors> {
-  const block = store.buffer(blockSize);
+  // Both by one question to the disk.
+  const both = store.buffer(firstExtent);
+  const size = await store.read(0, both);
   let newest: StateAnchor | undefined;
   let slot: 0 | 1 = 1;
   let damage: StateFormatError | undefined;
   for (const [index, offset] of anchorOffset.entries()) {
-    const count = await store.read(offset, block);
-    const found = block.subarray(0, count);
-    if (count === blockSize && isZero(found)) continue;
+    const found = both.subarray(Math.min(offset, size), Math.min(offset + blockSize, size));
+    if (found.length === blockSize && isZero(found)) continue;
     try {
       const anchor = decodeAnchor(found, offset, hash);
       if (newest === undefined || anchor.sequence > newest.sequence) {
@@ -79,10 +80,15 @@ export class DiskWriter {
     meta: StateMeta,
   ) {
     let position = place.offset;
+    // The disk grows once at a time; what is put meanwhile waits for its turn.
+    let room: Promise<void> = Promise.resolve();
     const put = async (bytes: Uint8Array) => {
-      await reserve(store, place, position + bytes.length);
-      await store.write(position, bytes);
+      const offset = position;
       position += bytes.length;
+      const end = position;
+      room = room.then(() => reserve(store, place, end));
+      await room;
+      await store.write(offset, bytes);
     };
     this.#extent = new ExtentWriter(
       { put },

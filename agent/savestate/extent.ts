@@ -19,7 +19,10 @@ import {
 
 /** Where an extent goes, piece after piece. */
 export interface ExtentSink {
-  /** Takes `bytes`, which may change once the promise has resolved. Called again only then. */
+  /**
+   * Takes `bytes`, which stay as they are until the promise has resolved. Called again before that: what is put first
+   * lies first.
+   */
   put(bytes: Uint8Array): Promise<void>;
 }
 
@@ -37,35 +40,39 @@ export interface WrittenExtent {
   readonly size: number;
 }
 
+/** Chunks in memory: one is filled, one is on its way, and one waits, so that the disk never does. */
+const chunksHeld = 3;
+
 /**
- * Frames a stream of state: `room` and `filled` alternate until the state has ended, then `finish`. Holds two
- * chunks, one being filled while the other is on its way.
+ * Frames a stream of state: `room` and `filled` alternate until the state has ended, then `finish`. Holds three
+ * chunks.
  */
 export class ExtentWriter {
   readonly #headerBlock: Uint8Array;
   readonly #headerChecksum: bigint;
-  readonly #buffers: [Uint8Array, Uint8Array];
+  /** Made when they are first needed: most states fit into one. */
+  readonly #buffers: Uint8Array[] = [];
+  /** The last write from each buffer; its failure is met when the buffer is needed again. */
+  readonly #writes: Promise<void>[] = [];
+  readonly #headerWrite: Promise<void>;
   #filled = 0;
   #length = 0;
   #chunks = 0;
   #size = 0;
   #checksum: bigint;
-  /** The write under way; its failure is met at the next step. */
-  #writing: Promise<void> = Promise.resolve();
 
   /** @param buffer gives zeroed memory of the kind that `sink` wants */
   constructor(
     private readonly sink: ExtentSink,
     private readonly header: StateHeader,
     private readonly hash: Hash,
-    buffer: (size: number) => Uint8Array,
+    private readonly buffer: (size: number) => Uint8Array,
   ) {
     this.#headerBlock = buffer(blockSize);
     this.#headerBlock.set(encodeHeader(header, hash));
     this.#headerChecksum = decodeHeader(this.#headerBlock, 0, hash).checksum;
     this.#checksum = this.#headerChecksum;
-    this.#buffers = [buffer(header.chunkSize), buffer(header.chunkSize)];
-    this.#start(this.#headerBlock);
+    this.#headerWrite = this.#start(this.#headerBlock);
   }
 
   /** Bytes of state taken so far. */
@@ -75,7 +82,7 @@ export class ExtentWriter {
 
   /** Where the next bytes of state go: at least one byte, and no more than fits into the chunk. */
   get room(): Uint8Array {
-    return this.#buffers[0].subarray(chunkHeaderSize + this.#filled);
+    return this.#buffer().subarray(chunkHeaderSize + this.#filled);
   }
 
   /** `count` bytes were put at the start of {@link room}. */
@@ -97,7 +104,7 @@ export class ExtentWriter {
   /** Everything, the commit record last, has been put when this resolves. */
   async finish(): Promise<WrittenExtent> {
     if (this.#filled > 0) await this.#passOn();
-    await this.#writing;
+    await Promise.all([this.#headerWrite, ...this.#writes]);
     const commit: StateCommit = {
       sequence: this.header.sequence,
       length: this.#length,
@@ -106,8 +113,7 @@ export class ExtentWriter {
     };
     const block = this.#headerBlock;
     block.set(encodeCommit(commit, this.#headerChecksum, this.hash));
-    this.#start(block);
-    await this.#writing;
+    await this.#start(block);
     const { blockChecksum } = decodeCommit(block, 0, this.#headerChecksum, this.hash);
     return {
       commit,
@@ -118,24 +124,30 @@ export class ExtentWriter {
   }
 
   async #passOn(): Promise<void> {
-    const [full, other] = this.#buffers;
     const chunk = { offset: this.#length, length: this.#filled, index: this.#chunks };
-    const sealed = sealChunk(full, chunk, this.#headerChecksum, this.hash);
+    const sealed = sealChunk(this.#buffer(), chunk, this.#headerChecksum, this.hash);
     this.#checksum = foldChunk(this.#checksum, sealed, this.hash);
+    this.#writes[this.#chunks % chunksHeld] = this.#start(sealed);
     this.#length += this.#filled;
     this.#chunks += 1;
     this.#filled = 0;
-    await this.#writing;
-    this.#start(sealed);
-    this.#buffers[0] = other;
-    this.#buffers[1] = full;
+    await this.#writes[this.#chunks % chunksHeld];
   }
 
-  #start(bytes: Uint8Array): void {
+  /** The one being filled. */
+  #buffer(): Uint8Array {
+    const index = this.#chunks % chunksHeld;
+    const buffer = this.#buffers[index] ?? this.buffer(this.header.chunkSize);
+    this.#buffers[index] = buffer;
+    return buffer;
+  }
+
+  #start(bytes: Uint8Array): Promise<void> {
     this.#size += bytes.length;
-    this.#writing = this.sink.put(bytes);
-    // Whoever awaits the next step is told; until then it is not unhandled.
-    this.#writing.catch(() => {});
+    const writing = this.sink.put(bytes);
+    // Whoever awaits a later step is told; until then it is not unhandled.
+    writing.catch(() => {});
+    return writing;
   }
 }
 

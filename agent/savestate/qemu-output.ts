@@ -5,8 +5,8 @@ import { TransferError } from "./errors.ts";
 
 /** Where QEMU writes its state: a name that it can open, truncate and write without knowing what it is. */
 const fifo = "/run/state.fifo";
-/** As much as the kernel lets a pipe hold: QEMU then goes on while a chunk is on its way to the disk. */
-const pipeSize = 1024 * 1024;
+/** QEMU goes on while we are busy; with the chunks in memory it stays below 1 MiB. */
+const pipeSize = 128 * 1024;
 /** QEMU saves in one go; for so long without a byte, it hangs. */
 const stallDeadline = 30_000;
 /** The command as a whole; how far it has come is what {@link stallDeadline} is for. */

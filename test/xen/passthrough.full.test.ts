@@ -10,7 +10,7 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { guestProbe } from "../../scripts/bench/probe.ts";
 import { probeLine, probes } from "../../scripts/bench/readings.ts";
 import { createGuest, type Guest, type GuestOptions } from "../../scripts/lab/guest.ts";
@@ -29,6 +29,14 @@ const e1000: XlPci = { address: PASSTHROUGH.e1000 };
 /** MSI-X has to be switched on by the stub domain: docs/passthrough.md. */
 const nvme: XlPci = { address: PASSTHROUGH.nvme, permissive: true };
 
+/** A device alone behind a bridge, which can be cut off there. */
+const bridge = "0000:00:12.0";
+const lonely: XlPci = { address: "0000:01:00.0" };
+const behindBridge = [
+  ...["-device", `pcie-root-port,id=lonely,chassis=1,slot=1,addr=${bridge.slice(8)}`],
+  ...["-device", "qemu-xhci,bus=lonely"],
+];
+
 let host: LabHost;
 let directory: string;
 let guest: Guest | undefined;
@@ -42,7 +50,7 @@ beforeAll(async () => {
     dom0: "trixie",
     dom0Memory: 1536,
     vcpus: 1,
-    qemuArgs: passthroughDevices(image),
+    qemuArgs: [...passthroughDevices(image), ...behindBridge],
   });
   await host.run("modprobe xen-pciback; modprobe virtio_net; sleep 1");
   // dom0's end of the cable, by its MAC: which ethN it is depends on what else there is.
@@ -229,6 +237,72 @@ describe("a guest that runs", () => {
     await expectAssignable();
     const next = await boot([network], { pci: [e1000] });
     await expectFetched(next);
+  });
+});
+
+describe("a device that is there no more", () => {
+  /** A bridge that was told another bus's number passes nothing on: what is behind it answers 0xff from now on. */
+  const secondaryBus = (number: number) =>
+    host.run([
+      "python3",
+      "-c",
+      `f = open("/sys/bus/pci/devices/${bridge}/config", "r+b", buffering=0); f.seek(0x19); f.write(bytes([${number}]))`,
+    ]);
+  const vendor = async () => {
+    const { stdout } = await host.run(`od -An -tx2 -N2 /sys/bus/pci/devices/${lonely.address}/config`);
+    return stdout.trim();
+  };
+
+  beforeEach(async () => {
+    await host.run(["xl", "pci-assignable-add", lonely.address]);
+    expect(await vendor()).not.toBe("ffff");
+  });
+
+  afterEach(async () => {
+    await secondaryBus(1);
+    await guest?.destroy();
+    guest = undefined;
+    await host.run(
+      "for i in $(seq 50); do xl list | grep -q -- -dm || exit 0; sleep 0.2; done; xl list; exit 1",
+    );
+    expect((await host.run("xl pci-assignable-list")).stdout).toContain(lonely.address);
+    await host.run(["xl", "pci-assignable-remove", lonely.address]);
+  });
+
+  it("it answers 0xff: no guest, and the log names it in both spaces", async () => {
+    await secondaryBus(0x7f);
+    expect(await vendor()).toBe("ffff");
+    const created = boot([], { pci: [lonely] });
+    await expect(created).rejects.toThrow(
+      /PCI device 0000:01:00\.0 of the host, 0000:00:\S+ here: our kernel does not show it after \d+ ms/,
+    );
+    expect((await host.run("xl list")).stdout).not.toContain("passed");
+  });
+
+  it("it answers 0xff at xl pci-attach: refused, and the guest goes on", async () => {
+    const running = await boot(["beat"], { extra: { passthrough: "enabled" } });
+    await running.waitForSerial("guest: beat", 500);
+    await secondaryBus(0x7f);
+    const attached = await host.run(["xl", "pci-attach", "passed", lonely.address], {
+      accept: "any",
+      timeout: 90,
+    });
+    expect(attached.status).not.toBe(0);
+    expect(await running.qemuDmLog()).toMatch(
+      /device_add: PCI device 0000:01:00\.0 of the host, 0000:00:\S+ here/,
+    );
+    await running.waitForSerial("guest: beat", 60, running.serialLines.length);
+    expect(await running.agent()).toMatchObject({ phase: "running" });
+  });
+
+  it("it vanishes while a guest has it: the guest goes on, and the device can be taken away", async () => {
+    const running = await boot(["beat"], { pci: [lonely] });
+    await running.waitForSerial("guest: beat", 500);
+    await secondaryBus(0x7f);
+    await running.waitForSerial("guest: beat", 60, running.serialLines.length);
+    await host.run(["xl", "pci-detach", "passed", lonely.address], { accept: "any", timeout: 120 });
+    await running.waitForSerial("guest: beat", 60, running.serialLines.length);
+    expect(await running.agent()).toMatchObject({ phase: "running" });
   });
 });
 

@@ -7,8 +7,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { createGuest, Guest } from "../../scripts/lab/guest.ts";
 import { helperLog, installHelper, program, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { expectNoLeaks, expectWorking, prepareNetwork, workingDisk } from "./save-support.ts";
-import { inStubdom, rounds, withShell } from "./support.ts";
+import { expectNoLeaks, expectWorking, prepareNetwork, steadyClock, workingDisk } from "./save-support.ts";
+import { inStubdom, rounds, spread, withShell } from "./support.ts";
 
 const cycles = rounds(2, 30);
 let host: LabHost;
@@ -23,7 +23,7 @@ beforeAll(async () => {
     name: "mover",
     images: { hda: await workingDisk(), hdb: 2 },
     nics: [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0", model: "e1000" }],
-    extra: { hdtype: "ahci" },
+    extra: { hdtype: "ahci", ...steadyClock },
     stubdom: withShell,
     timeout: 300,
   });
@@ -64,16 +64,26 @@ describe("over the state disk", () => {
   });
 
   it(`${cycles} times saved and restored: nothing is lost`, async () => {
+    const [began, clock] = [Date.now(), await expectWorking(guest)];
+    const times: number[] = [];
     for (let i = 1; i <= cycles; i++) {
+      const from = Date.now();
       await save();
+      const saved = Date.now();
       await restore();
-      await expectWorking(guest);
+      times.push((Date.now() - from) / 1000);
+      console.log(`cycle ${i}: save ${saved - from} ms, restore ${Date.now() - saved} ms`);
+      const now = await expectWorking(guest);
+      // It stood still in the file: whoever was not saved has seen more time pass.
+      expect(now - clock).toBeGreaterThan(0);
+      expect(now - clock).toBeLessThan((Date.now() - began) / 1000);
       expect(await guest.qemuDmLog()).toMatch(
         /restore: \d+ bytes of device state from the state disk, whole/,
       );
       await expectNoLeaks(host);
     }
-  }, 3_600_000);
+    console.log(`${cycles} cycles: save and restore, seconds: ${spread(times)}`);
+  }, 7_200_000);
 
   it("the device state alone, by our own command: whole, and the guest goes on", async () => {
     const made = await host.run(`${program} dom0 save mover /root/devices.state`, { timeout: 120 });

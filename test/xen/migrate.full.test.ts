@@ -14,7 +14,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { createGuest, Guest, installStubdom } from "../../scripts/lab/guest.ts";
 import { helperLog, installHelper, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { expectNoLeaks, expectWorking, prepareNetwork, workingDisk } from "./save-support.ts";
+import { expectNoLeaks, expectWorking, prepareNetwork, steadyClock, workingDisk } from "./save-support.ts";
 import { rounds } from "./support.ts";
 
 const trips = rounds(1, 5);
@@ -55,7 +55,7 @@ beforeAll(async () => {
       { vdev: "hdb", target: await diskOf(here, "data"), backend: "phy" },
     ],
     nics: [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0", model: "e1000" }],
-    extra: { hdtype: "ahci" },
+    extra: { hdtype: "ahci", ...steadyClock },
     timeout: 300,
   });
   // xl takes the names of the disks along: they must be the same on both sides.
