@@ -25,6 +25,7 @@ export type FrontendOutcome =
  * backend has closed it; one outcome for each, in the same order. Those that are not to be awaited count as
  * absent from the start: leave them out. Rejects only with {@link XenstoreFailure} and {@link SystemError}.
  *
+ * @param milliseconds counts from the call, also where it is known only later
  * @param needed which of them count, where that is known only later: the others are waited for until then. What
  *   it rejects with ends the waiting
  */
@@ -32,10 +33,10 @@ export async function waitForFrontends(
   client: XenstoreClient,
   platform: Pick<Platform, "files" | "descriptors" | "sockets">,
   frontends: readonly Frontend[],
-  milliseconds: number = defaultDeadline,
+  milliseconds: number | Promise<number> = defaultDeadline,
   needed: Promise<readonly Frontend[]> = Promise.resolve(frontends),
 ): Promise<FrontendOutcome[]> {
-  if (frontends.length === 0) return needed.then(() => []);
+  if (frontends.length === 0) return Promise.all([needed, milliseconds]).then(() => []);
   const { files } = platform;
   const events = new KernelEvents(platform, () => {
     for (const wait of waits) wait.kernelEvent();
@@ -45,7 +46,8 @@ export async function waitForFrontends(
   const lost = new Promise<never>((_resolve, reject) => {
     lose = reject;
   });
-  const settled = needed.then((all) =>
+  // Without a deadline there is no waiting.
+  const settled = Promise.all([needed, milliseconds]).then(([all]) =>
     Promise.all(waits.filter(({ frontend }) => all.includes(frontend)).map(({ outcome }) => outcome)),
   );
   // Whichever of the two ends the race, the other's later failure is nobody's; nor is that of one not needed.
@@ -76,7 +78,7 @@ class FrontendWait {
   #settle: (outcome: FrontendOutcome) => void = () => {};
   #fail: (error: unknown) => void = () => {};
   readonly #began: number;
-  readonly #deadline: Timer;
+  #deadline: Timer | undefined;
   /** The frontend says that it is, and its Linux device was not there yet. */
   #connected = false;
   #done = false;
@@ -88,14 +90,22 @@ class FrontendWait {
     private readonly files: FileSystem,
     private readonly events: KernelEvents,
     readonly frontend: Frontend,
-    milliseconds: number,
+    milliseconds: number | Promise<number>,
   ) {
     this.outcome = new Promise((resolve, reject) => {
       this.#settle = resolve;
       this.#fail = reject;
     });
     this.#began = client.clock.now();
-    this.#deadline = client.clock.setTimer(milliseconds, () => void this.#giveUp());
+    if (typeof milliseconds === "number") this.#setDeadline(milliseconds);
+    else milliseconds.then((value) => this.#setDeadline(value)).catch(() => {});
+  }
+
+  #setDeadline(milliseconds: number): void {
+    if (this.#done) return;
+    const { clock } = this.client;
+    const rest = Math.max(0, this.#began + milliseconds - clock.now());
+    this.#deadline = clock.setTimer(rest, () => void this.#giveUp());
   }
 
   /** An event of the watch: the state itself changed, or something above it did. */
@@ -117,7 +127,7 @@ class FrontendWait {
   /** Idempotent. */
   stop(): void {
     this.#done = true;
-    this.#deadline.cancel();
+    this.#deadline?.cancel();
   }
 
   /** One read at a time; an event during a read asks for one more, for the value may be older than it. */

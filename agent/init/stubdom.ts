@@ -101,25 +101,22 @@ export class Stubdom {
     log.info({}, `stubdom ${version}: domain ${identity.domid} serves domain ${identity.target}`);
 
     this.#phases.enter("configuration");
-    const config = loadConfig(platform.files, log);
-    log.configure({ level: config.loglevel, format: config.logformat });
-    for (const refusal of applySettings(platform.files)) log.warn({}, refusal);
     platform.processes.onSignals(["SIGCHLD", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"], (signal) =>
       this.#signalled(signal),
     );
-    if (config.shell) await this.#openShell(store, `${home}/agent/shell`);
     this.#found = await discovery;
 
     this.#phases.enter("frontends");
     this.#report.release();
-    // What the backends take is time to read libxl's arguments, and to load bytecode.
+    // What the backends take is time for all that needs none of them, once they are listened to.
     const dmArguments = readArguments(reading, identity.target).finally(() => reading.close());
-    const connecting = this.#connectFrontends(store, dmArguments, config);
+    const configuring = Promise.resolve().then(() => this.#configure(store, `${home}/agent/shell`));
+    const connecting = this.#connectFrontends(store, dmArguments, configuring);
     const [{ launch, joinNetworks, launchQemu }] = await Promise.all([
-      this.#prepareLaunch(dmArguments, config),
+      this.#prepareLaunch(dmArguments, configuring),
       connecting,
     ]);
-    const { dm } = launch;
+    const { dm, config } = launch;
     // libxl adds devices when QEMU runs; these are named in device_model_args.
     if (dm.passthrough.length > 0) {
       const passthrough = await this.#passedThrough(store, config);
@@ -199,6 +196,15 @@ export class Stubdom {
     await this.#powerOff("crash");
   }
 
+  async #configure(store: XenstoreClient, shell: string): Promise<Config> {
+    const { platform, log } = this;
+    const config = loadConfig(platform.files, log);
+    log.configure({ level: config.loglevel, format: config.logformat });
+    for (const refusal of applySettings(platform.files)) log.warn({}, refusal);
+    if (config.shell) await this.#openShell(store, shell);
+    return config;
+  }
+
   /**
    * Waits for what QEMU needs. What is late is named while there is time to look, and given the rest of the
    * deadline; a slow dom0 is no reason to fail.
@@ -206,7 +212,7 @@ export class Stubdom {
   async #connectFrontends(
     store: XenstoreClient,
     dmArguments: Promise<DmArguments>,
-    config: Config,
+    configuring: Promise<Config>,
   ): Promise<void> {
     const found = this.#found;
     const began = this.platform.clock.now();
@@ -216,14 +222,13 @@ export class Stubdom {
       return neededFrontends(found, dm);
     });
     const likely = [...found.disks, ...found.nics, ...found.consoles].filter(({ awaited }) => awaited);
-    const patience = Math.min(config.lateNotice, config.frontendDeadline);
+    const patience = configuring.then((config) => Math.min(config.lateNotice, config.frontendDeadline));
     const outcomes = await waitForFrontends(store, this.platform, likely, patience, needed);
     const late = this.#take(outcomes);
     for (const { error } of late) this.#warn(error.message);
     const rest = late.map(({ frontend }) => frontend);
-    const [missing] = this.#take(
-      await waitForFrontends(store, this.platform, rest, config.frontendDeadline - patience),
-    );
+    const deadline = (await configuring).frontendDeadline - (await patience);
+    const [missing] = this.#take(await waitForFrontends(store, this.platform, rest, deadline));
     if (missing !== undefined) throw missing.error;
     // Without what was done in the meantime and was not finished when the last one had connected.
     const waited =
@@ -235,8 +240,12 @@ export class Stubdom {
   }
 
   /** What QEMU's start needs and no device does. */
-  async #prepareLaunch(dmArguments: Promise<DmArguments>, config: Config) {
-    const [dm, { prepareNetworks, launchQemu }] = await Promise.all([dmArguments, import("./launch.ts")]);
+  async #prepareLaunch(dmArguments: Promise<DmArguments>, configuring: Promise<Config>) {
+    const [dm, config, { prepareNetworks, launchQemu }] = await Promise.all([
+      dmArguments,
+      configuring,
+      import("./launch.ts"),
+    ]);
     const launch = { platform: this.platform, log: this.log, dm, config };
     return { launch, launchQemu, joinNetworks: await prepareNetworks(launch) };
   }
