@@ -169,7 +169,13 @@ async function made({ quick, runs, only, choices, minios, host: kind, icount }: 
   const host = await progress.step("Xen host", async () =>
     kind === "local"
       ? LocalHost.start()
-      : LabHost.start({ dom0Memory: 1536, deterministic: icount, cold: icount }),
+      : LabHost.start({
+          dom0Memory: 1536,
+          deterministic: icount,
+          cold: icount,
+          // One thread does all of it, and does not hurry on a machine that has other work.
+          ...(icount && { bootTimeout: 1800 }),
+        }),
   );
   try {
     const recorder = new Recorder();

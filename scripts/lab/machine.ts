@@ -81,7 +81,8 @@ export function machineArguments(options: MachineOptions, image: Dom0Image, file
     ...(deterministic ? ([["-icount", "shift=0,sleep=off"]] as const) : []),
     ["-machine", "q35"],
     // With SMAP or SMEP dom0 dies at boot under QEMU's emulated SVM.
-    ["-cpu", "max,-smap,-smep"],
+    // With x2APIC, QEMU's counting of instructions ends at the first write to the timer's register ("Bad icount read").
+    ["-cpu", `max,-smap,-smep${deterministic ? ",-x2apic" : ""}`],
     ["-smp", String(vcpus)],
     ["-m", `${memory}M`],
     ["-display", "none"],
