@@ -1,9 +1,6 @@
 /**
  * `xl migrate` between two emulated hosts: there and back, with unmodified xl and QEMU, over a private network
  * that joins the hosts' bridges. Both see the guest's disks.
- *
- * Written, but never run on a host, which is why its name keeps it out of the suite: two emulated hosts at once want
- * a machine that does nothing else.
  */
 
 import { createSocket } from "node:dgram";
@@ -68,11 +65,14 @@ afterAll(async () => {
   rmSync(directory, { recursive: true });
 });
 
-/** A disk of both machines. No copy of its contents may lie in either: dom0's block backend keeps none. */
-function sharedDisk(serial: string, file: string): string[] {
+/**
+ * A disk of both machines. No copy of its contents may lie in either: dom0's block backend keeps none. In a slot behind
+ * that of dom0's own disk, which Linux must find first.
+ */
+function sharedDisk(slot: number, serial: string, file: string): string[] {
   return [
     ...["-drive", `file=${file},format=raw,if=none,id=${serial},cache=writethrough,file.locking=off`],
-    ...["-device", `virtio-blk-pci,drive=${serial},serial=${serial},share-rw=on`],
+    ...["-device", `virtio-blk-pci,drive=${serial},serial=${serial},share-rw=on,addr=${slot.toString(16)}`],
   ];
 }
 
@@ -107,16 +107,17 @@ async function startSide(side: {
         "-device",
         `virtio-net-pci,netdev=link,mac=${mac}`,
       ],
-      ...Object.entries(disks).flatMap(([serial, file]) => sharedDisk(serial, file)),
+      ...Object.entries(disks).flatMap(([serial, file], index) => sharedDisk(0x18 + index, serial, file)),
     ],
   });
   hosts.push(host);
   const address = `10.9.0.${number}`;
   await prepareNetwork(host, address);
+  // udev gives the NIC another name as soon as it sees it.
   await host.run(
     `modprobe virtio_net; t=0
-     until nic=$(grep -l ${mac} /sys/class/net/*/address); do t=$((t + 1)); [ $t -lt 50 ] || exit 1; sleep 0.2; done
-     nic=$(basename "$(dirname "$nic")"); ip link set "$nic" master xenbr0 up`,
+     until nic=$(grep -l ${mac} /sys/class/net/*/address) && ip link set "$(basename "$(dirname "$nic")")" master xenbr0 up
+     do t=$((t + 1)); [ $t -lt 50 ] || exit 1; sleep 0.2; done`,
   );
   await installStubdom(host);
   await installHelper(host);
