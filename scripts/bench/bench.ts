@@ -79,6 +79,7 @@ async function measureAll(
   bench: Bench,
   variants: readonly VariantName[],
   order: readonly (readonly VariantName[])[],
+  measured: () => void,
 ): Promise<void> {
   const { settings } = bench;
   await progress.step("images into dom0", () => prepare(bench, variants));
@@ -98,6 +99,7 @@ async function measureAll(
       // Once is enough: a slope over four points has its own check.
       if (settings.groups.includes("density") && index === 0)
         await attempt(bench, `${what}, several guests`, () => measureDensity(bench, variant));
+      measured();
     }
   }
 }
@@ -145,9 +147,19 @@ interface Values {
   readonly minios?: string | undefined;
   readonly host: string;
   readonly icount: boolean;
+  readonly output: string;
 }
 
-async function made({ quick, runs, only, choices, minios, host: kind, icount }: Values): Promise<Results> {
+async function made({
+  quick,
+  runs,
+  only,
+  choices,
+  minios,
+  host: kind,
+  icount,
+  output,
+}: Values): Promise<Results> {
   if (kind !== "lab" && kind !== "local") throw new RangeError(`--host ${kind}: must be lab or local`);
   if (icount && kind === "local")
     throw new RangeError("--icount needs the emulated host: leave out --host local");
@@ -187,16 +199,19 @@ async function made({ quick, runs, only, choices, minios, host: kind, icount }: 
       disk: measuringDisk,
       ...(minios !== undefined && { minios }),
     };
-    await measureAll(bench, variants, order);
     const { groups, density, ...rest } = settings;
-    return recorder.results({
-      made: new Date().toISOString(),
-      commit,
-      host: about,
-      settings: { ...rest, groups: groups.join(","), density: density.join(",") },
-      variants,
-      order,
-    });
+    const results = (): Results =>
+      recorder.results({
+        made: new Date().toISOString(),
+        commit,
+        host: about,
+        settings: { ...rest, groups: groups.join(","), density: density.join(",") },
+        variants,
+        order,
+      });
+    // What has been measured is kept, however the rest ends: a guest takes minutes.
+    await measureAll(bench, variants, order, () => writeAll(results(), output));
+    return results();
   } finally {
     await host.stop();
   }
