@@ -10,7 +10,7 @@ import { LabHost } from "../../scripts/lab/host.ts";
 import { expectNoLeaks, expectWorking, prepareNetwork, steadyClock, workingDisk } from "./save-support.ts";
 import { inStubdom, rounds, spread, withShell } from "./support.ts";
 
-const cycles = rounds(2, 30);
+const cycles = rounds(1, 30);
 let host: LabHost;
 let guest: Guest;
 

@@ -13,7 +13,7 @@ import { inStubdom, rounds, withShell } from "./support.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-const runs = rounds(2, 3);
+const runs = rounds(1, 3);
 /** At the console's pace 64 MiB take many minutes: for whoever wants to know. */
 const longestOnConsole = process.env.LINUX_STUBDOM_CONSOLE_64M ? 64 * MIB : 4 * MIB;
 let host: LabHost;

@@ -41,7 +41,7 @@ export function cdTests(guestOf: () => Guest, served: CdDrive, empty: CdDrive, q
       const { host } = guestOf();
       sums = [];
       for (const [n, size] of sizes.entries()) sums.push(await randomFile(host, `/root/cd/${n}.iso`, size));
-      const promised = rounds(4, 50);
+      const promised = rounds(2, 50);
       for (let round = 1; round <= promised; round++) {
         await eject(served);
         if (round % 10 === 1) expect(await medium(served)).toBe("failed");
