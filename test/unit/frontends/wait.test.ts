@@ -192,6 +192,54 @@ describe("waiting for frontends", () => {
   });
 });
 
+describe("waiting before it is known for what", () => {
+  async function twoDisks() {
+    tree.disk(768, "hda");
+    tree.disk(832, "hdb");
+    files.put("/dev/xvda", "");
+    return (await discoverFrontends(client)).disks;
+  }
+
+  it("is over when those that are needed have connected, however the others fare", async () => {
+    const disks = await twoDisks();
+    tree.state("device/vbd/768", 4);
+    const needed = new Promise<typeof disks>((resolve) =>
+      clock.setTimer(50, () => resolve(disks.slice(0, 1))),
+    );
+    const waiting = waitForFrontends(client, platform, disks, 3000, needed);
+    await clock.advance(50);
+    // It had connected long before anybody knew that it counts.
+    expect(await waiting).toMatchObject([{ connected: true, devices: ["/dev/xvda"], milliseconds: 0 }]);
+    await settle();
+    expect([clock.pending, daemon.watchCount]).toEqual([0, 0]);
+  });
+
+  it("ends with what keeps that from being known", async () => {
+    const disks = await twoDisks();
+    const waiting = waitForFrontends(
+      client,
+      platform,
+      disks,
+      3000,
+      Promise.reject(new Error("no arguments")),
+    );
+    await expect(waiting).rejects.toThrow("no arguments");
+    await settle();
+    expect([clock.pending, daemon.watchCount]).toEqual([0, 0]);
+  });
+
+  it("counts a deadline that comes later from the start", async () => {
+    const disks = await twoDisks();
+    const patience = new Promise<number>((resolve) => clock.setTimer(1000, () => resolve(3000)));
+    const waiting = waitForFrontends(client, platform, disks.slice(0, 1), patience);
+    await clock.advance(2999);
+    expect(clock.pending).toBe(1);
+    await clock.advance(1);
+    expect(failure((await waiting)[0])).toMatch(/after 3000 ms/);
+    expect(clock.pending).toBe(0);
+  });
+});
+
 describe("a device that does not come up", () => {
   it("is named at the deadline with both states and what to do, the others are not held up by it", async () => {
     tree.disk(768, "hda");
