@@ -123,7 +123,7 @@ async function startSide(side: {
   await installHelper(host);
   await startHelper(host);
   await host.run(
-    `setsid socat -t 600 TCP-LISTEN:${port},reuseaddr,fork EXEC:"xl migrate-receive" >/var/log/xen/migrate-receive.log 2>&1 </dev/null &`,
+    `setsid socat -t 5 TCP-LISTEN:${port},reuseaddr,fork EXEC:"xl migrate-receive" >/var/log/xen/migrate-receive.log 2>&1 </dev/null &`,
   );
   return { name, host, address };
 }
@@ -139,9 +139,12 @@ function freePort(): Promise<number> {
   });
 }
 
-/** `xl migrate`, with a plain connection in place of ssh: an empty -s makes the "host" a command. */
+/**
+ * `xl migrate`, with a plain connection in place of ssh: an empty -s makes the "host" a command. A receiver that fails
+ * ends its side; socat tells the sender only once -t has passed.
+ */
 async function migrate(): Promise<string> {
-  const way = `exec socat -t 600 - TCP:${there.address}:${port}`;
+  const way = `exec socat -t 5 - TCP:${there.address}:${port}`;
   const { stdout, stderr } = await here.host.run(["xl", "migrate", "-s", "", "mover", way], { timeout: 600 });
   return stdout + stderr;
 }

@@ -114,7 +114,7 @@ it.each([64 * KIB, 4 * MIB, 64 * MIB])(
 
 it("what arrives in dom0 is what was sent, byte for byte", async () => {
   const bytes = 70_000;
-  const send = `head -c ${bytes} /dev/urandom > /tmp/sent; stubdom measure helper < /tmp/sent > /dev/null`;
+  const send = `dd if=/dev/urandom of=/tmp/sent bs=${bytes} count=1 2>/dev/null; stubdom measure helper < /tmp/sent > /dev/null`;
   const sent = await inStubdom(guest, `${send}; sha256sum < /tmp/sent; rm /tmp/sent`);
   const file = `/var/lib/xen/qemu-save.${await guest.domid()}`;
   // The helper's checksums stand behind it.
