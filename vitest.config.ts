@@ -5,7 +5,7 @@ const onXen = { testTimeout: 20 * minute, hookTimeout: 10 * minute };
 /** Not run but with `scripts/test --full`: too long for every run, or with too little time on a machine that is busy. */
 const full = "test/xen/**/*.full.test.ts";
 const skipped = process.env.LINUX_STUBDOM_FULL === undefined ? [full] : [];
-const alone = ["test/xen/create.test.ts", "test/xen/state-speed.test.ts", full];
+const alone = ["test/xen/create.test.ts", full];
 
 /** One project for each kind of proof: pure logic, the compiled program, the real thing on the emulated host. */
 export default defineConfig({

@@ -9,11 +9,11 @@ import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { installHelper, startHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { expectNoLeaks } from "./save-support.ts";
-import { inStubdom, rounds, withShell } from "./support.ts";
+import { inStubdom, withShell } from "./support.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-const runs = rounds(1, 3);
+const runs = 3;
 /** At the console's pace 64 MiB take many minutes: for whoever wants to know. */
 const longestOnConsole = process.env.LINUX_STUBDOM_CONSOLE_64M ? 64 * MIB : 4 * MIB;
 let host: LabHost;
