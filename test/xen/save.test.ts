@@ -36,7 +36,7 @@ afterAll(async () => {
 
 /** A failure of the fifteenth cycle cannot be had again for the asking: what dom0 knows of it is printed. */
 const evidence = `xl list; ps ax | grep -E 'vchan|qemu|xl ' ; ls /var/run/xen; dmesg | tail -n 20; xl dmesg | tail -n 30
-  tail -n 40 /var/log/xen/qemu-dm-mover*.log; tail -n 20 /var/log/xen/xl-mover*.log`;
+  tail -n 40 /var/log/xen/qemu-dm-mover*.log; tail -n 20 /var/log/xen/xl-mover*.log /var/log/xen/*vchan*`;
 
 beforeEach(() => {
   onTestFailed(async () => {
