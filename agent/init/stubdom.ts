@@ -1,7 +1,6 @@
 import { decodeText } from "../bytes/text.ts";
 import type { Config } from "../config/fields.ts";
-import { announcePrimaryConsole } from "../frontends/console.ts";
-import { allFrontends, discoverFrontends, type Frontends } from "../frontends/discover.ts";
+import { allFrontends, type Frontends } from "../frontends/discover.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
@@ -15,11 +14,11 @@ import { isJsonObject, type JsonObject } from "../qmp/json.ts";
 import type { StateContext } from "../savestate/context.ts";
 import { version } from "../version.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
-import { SideBySide } from "../xenstore/side-by-side.ts";
 import { Children } from "./children.ts";
-import { type Identity, loadConfig, readArguments, readIdentity } from "./configuration.ts";
 import type { Question } from "./control-protocol.ts";
 import { BootError } from "./errors.ts";
+import type { FirstQuestions } from "./first-questions.ts";
+import type { Identity } from "./identity.ts";
 import { applySettings, screenSettings } from "./limits.ts";
 import { MemoryWatch, peakResident } from "./memory.ts";
 import { neededFrontends, unemulatedDisks } from "./needed.ts";
@@ -81,17 +80,13 @@ export class Stubdom {
   }
 
   /** Resolves when the device model runs and serves the toolstack. Rejects with what {@link fail} is for. */
-  async boot(): Promise<void> {
+  async boot(questions: Promise<FirstQuestions>): Promise<void> {
     const { platform, log } = this;
-    this.#phases.enter("xenstore");
+    const { asked, reading, announced, ...answers } = await questions;
+    this.#phases.enter("xenstore", asked);
     const store = XenstoreClient.connect(platform, { log, onLost: (error) => void this.fail(error) });
     this.#store = store;
-    const reading = new SideBySide(platform);
-    const discovery = discoverFrontends(reading);
-    discovery.catch(() => {}); // awaited below
-    // Before anything is printed: dom0's QEMU serves the primary console only once its frontend says so, and
-    // a console that nobody serves stops whoever writes to it.
-    const [, identity] = await Promise.all([announcePrimaryConsole(store), readIdentity(reading)]);
+    const [identity] = await Promise.all([answers.identity, announced]);
     const home = `/local/domain/${identity.domid}/device-model/${identity.target}`;
     this.#identity = identity;
     this.#report = new DomainReport(store.background, `${home}/agent`, log);
@@ -104,13 +99,18 @@ export class Stubdom {
     platform.processes.onSignals(["SIGCHLD", "SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2"], (signal) =>
       this.#signalled(signal),
     );
-    this.#found = await discovery;
+    this.#found = await answers.devices;
 
     this.#phases.enter("frontends");
     this.#report.release();
     // What the backends take is time for all that needs none of them, once they are listened to.
-    const dmArguments = readArguments(reading, identity.target).finally(() => reading.close());
-    const configuring = Promise.resolve().then(() => this.#configure(store, `${home}/agent/shell`));
+    const reader = import("./configuration.ts");
+    const dmArguments = reader
+      .then(({ readArguments }) => readArguments(reading, identity.target))
+      .finally(() => reading.close());
+    const configuring = reader.then(({ loadConfig }) =>
+      this.#configure(loadConfig(platform.files, log), store, `${home}/agent/shell`),
+    );
     const connecting = this.#connectFrontends(store, dmArguments, configuring);
     const [{ launch, joinNetworks, launchQemu }] = await Promise.all([
       this.#prepareLaunch(dmArguments, configuring),
@@ -196,9 +196,8 @@ export class Stubdom {
     await this.#powerOff("crash");
   }
 
-  async #configure(store: XenstoreClient, shell: string): Promise<Config> {
+  async #configure(config: Config, store: XenstoreClient, shell: string): Promise<Config> {
     const { platform, log } = this;
-    const config = loadConfig(platform.files, log);
     log.configure({ level: config.loglevel, format: config.logformat });
     for (const refusal of applySettings(platform.files)) log.warn({}, refusal);
     if (config.shell) await this.#openShell(store, shell);

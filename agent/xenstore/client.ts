@@ -1,20 +1,13 @@
 import type { Clock, Platform } from "../platform/port.ts";
-import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
+import type { ByteStream } from "../platform/stream.ts";
 import { Connection, type ConnectionOptions } from "./connection.ts";
 import { type ConnectionLost, ProtocolError, WaitTimedOut, XenstoreError } from "./errors.ts";
 import { Operations } from "./operations.ts";
 import type { MessageName, ReplyBody, RequestBody } from "./wire.ts";
-
-export const xenbusDevice = "/dev/xen/xenbus";
+import { openXenbus } from "./xenbus-device.ts";
 
 /** How often a transaction is begun anew after EAGAIN. */
 const transactionAttempts = 32;
-
-/** One connection through the kernel; throws `SystemError` when there is no such device. */
-export function openXenbus({ descriptors }: Pick<Platform, "descriptors">): ByteStream {
-  const fd = descriptors.open(xenbusDevice, { access: "read-write", nonBlocking: true });
-  return new DescriptorStream(descriptors, fd, xenbusDevice);
-}
 
 export interface Watch {
   /** Idempotent. No event is delivered once it has been called; resolves when xenstored knows too. */

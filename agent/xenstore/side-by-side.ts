@@ -1,8 +1,8 @@
 import type { Platform } from "../platform/port.ts";
-import { openXenbus } from "./client.ts";
 import { Connection } from "./connection.ts";
 import { Operations } from "./operations.ts";
 import type { MessageName, ReplyBody, RequestBody } from "./wire.ts";
+import { openXenbus } from "./xenbus-device.ts";
 
 /** More than the few round trips that a boot would otherwise make one by one; other numbers were not compared. */
 const mostConnections = 8;

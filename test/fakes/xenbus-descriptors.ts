@@ -1,5 +1,5 @@
 import { type Descriptors, SystemError } from "../../agent/platform/port.ts";
-import { xenbusDevice } from "../../agent/xenstore/client.ts";
+import { xenbusDevice } from "../../agent/xenstore/xenbus-device.ts";
 import type { FakeXenbus } from "./xenstored.ts";
 
 interface Opened {

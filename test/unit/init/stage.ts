@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
+import { askFirst } from "../../../agent/init/first-questions.ts";
 import { Stubdom } from "../../../agent/init/stubdom.ts";
 import { createLog, type Log } from "../../../agent/log/log.ts";
 import {
@@ -10,7 +11,7 @@ import {
   SystemError,
 } from "../../../agent/platform/port.ts";
 import { DescriptorStream } from "../../../agent/platform/stream.ts";
-import { xenbusDevice } from "../../../agent/xenstore/client.ts";
+import { xenbusDevice } from "../../../agent/xenstore/xenbus-device.ts";
 import { FakeClock, settle } from "../../fakes/clock.ts";
 import { FakeDescriptors } from "../../fakes/descriptors.ts";
 import { FakePciSysfs } from "../../fakes/pci.ts";
@@ -23,6 +24,7 @@ import { FakeRouteKernel } from "../frontends/net/route-kernel.ts";
 
 // Loaded here once: the stages' turns of the event loop are not to be counted by the disk's speed.
 await Promise.all([
+  import("../../../agent/init/configuration.ts"),
   import("../../../agent/init/launch.ts"),
   import("../../../agent/init/serving.ts"),
   import("../../../agent/init/debugging.ts"),
@@ -71,12 +73,14 @@ export class Stage {
   readonly files = new FakeFiles();
   readonly vchans = new FakeVchans();
   readonly pci = new FakePciSysfs();
-  /** The agent's own connection: the first that is opened. */
+  /** The agent's own connection: the first that is opened once those are there that read. */
   readonly bus: FakeXenbus;
   readonly xenbus: FakeXenbusDescriptors;
-  /** Done to each further connection, by its place from 1 on. */
+  /** Done to each connection that reads, by its place from 1 on. */
   prepare: (bus: FakeXenbus, place: number) => void = () => {};
   #connections = 0;
+  #questionsAsked = false;
+  #connected = false;
   readonly log: Log;
   /** `level: message`, in order. */
   readonly lines: string[] = [];
@@ -119,7 +123,9 @@ export class Stage {
   /** As runInit does it. */
   async run(): Promise<void> {
     try {
-      await this.stubdom.boot();
+      const questions = askFirst(this.platform);
+      this.#questionsAsked = true;
+      await this.stubdom.boot(questions);
     } catch (error) {
       await this.stubdom.fail(error);
     }
@@ -272,10 +278,12 @@ export class Stage {
   }
 
   #connectXenbus(): FakeXenbus {
-    const place = this.#connections++;
-    if (place === 0) return this.bus;
+    if (this.#questionsAsked && !this.#connected) {
+      this.#connected = true;
+      return this.bus;
+    }
     const bus = this.daemon.connect(this.captured.stubdom);
-    this.prepare(bus, place);
+    this.prepare(bus, ++this.#connections);
     return bus;
   }
 

@@ -1,0 +1,33 @@
+import { announcePrimaryConsole } from "../frontends/console.ts";
+import { discoverFrontends, type Frontends } from "../frontends/discover.ts";
+import type { Platform } from "../platform/port.ts";
+import { SideBySide } from "../xenstore/side-by-side.ts";
+import { type Identity, readIdentity } from "./identity.ts";
+
+/** What a boot begins with: requests under way, whose failures wait until somebody asks for the answer. */
+export interface FirstQuestions {
+  /** When they were asked, in milliseconds since the kernel booted. */
+  readonly asked: number;
+  /** For what is read next; the boot closes it. */
+  readonly reading: SideBySide;
+  /** Dom0's QEMU serves the primary console. Nothing must be printed before: it would hold up whoever writes. */
+  readonly announced: Promise<void>;
+  readonly identity: Promise<Identity>;
+  readonly devices: Promise<Frontends>;
+}
+
+/**
+ * Asks xenstore what every boot needs to know. Answers take some ten milliseconds each way, in which the rest of the
+ * program is loaded: this and what it imports is all that PID 1 holds by then.
+ *
+ * Rejects with `SystemError` where there is no xenbus device.
+ */
+export async function askFirst(platform: Pick<Platform, "descriptors" | "clock">): Promise<FirstQuestions> {
+  const asked = platform.clock.now();
+  const reading = new SideBySide(platform);
+  const identity = readIdentity(reading);
+  const announced = announcePrimaryConsole(reading);
+  const devices = discoverFrontends(reading);
+  for (const answer of [identity, announced, devices]) answer.catch(() => {});
+  return { asked, reading, announced, identity, devices };
+}
