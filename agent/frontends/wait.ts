@@ -17,6 +17,8 @@ export type FrontendOutcome =
       readonly devices: readonly string[];
       /** From the call to its being there. */
       readonly milliseconds: number;
+      /** Of these, those since it was looked for and was not there; 0 for what was there at the first look. */
+      readonly waited: number;
     }
   | { readonly connected: false; readonly frontend: Frontend; readonly error: FrontendFailure };
 
@@ -78,6 +80,8 @@ class FrontendWait {
   #settle: (outcome: FrontendOutcome) => void = () => {};
   #fail: (error: unknown) => void = () => {};
   readonly #began: number;
+  /** When it was first looked for in vain. */
+  #missed: number | undefined;
   #deadline: Timer | undefined;
   /** The frontend says that it is, and its Linux device was not there yet. */
   #connected = false;
@@ -152,8 +156,10 @@ class FrontendWait {
     if (this.#done) return;
     this.#connected = state === XenbusState.Connected;
     if (this.#connected) this.#lookForDevice();
+    if (!this.#done) this.#missed ??= this.client.clock.now();
+    if (this.#connected) return;
     // Our own driver or the backend has given the device up: nothing more will come of it.
-    else if (state === XenbusState.Closing || state === XenbusState.Closed) void this.#giveUp();
+    if (state === XenbusState.Closing || state === XenbusState.Closed) void this.#giveUp();
   }
 
   /**
@@ -170,8 +176,9 @@ class FrontendWait {
     const devices = this.frontend.linuxDevices(this.files);
     if (devices.length === 0) return false;
     this.stop();
-    const milliseconds = this.client.clock.now() - this.#began;
-    this.#settle({ connected: true, frontend: this.frontend, devices, milliseconds });
+    const now = this.client.clock.now();
+    const [milliseconds, waited] = [now - this.#began, now - (this.#missed ?? now)];
+    this.#settle({ connected: true, frontend: this.frontend, devices, milliseconds, waited });
     return true;
   }
 

@@ -1,4 +1,5 @@
 import { ConsoleSink } from "../log/console-sink.ts";
+import { describe } from "../log/describe.ts";
 import { createLog, type Log } from "../log/log.ts";
 import type { Platform } from "../platform/port.ts";
 
@@ -19,11 +20,4 @@ export function openLog(platform: Platform, unmounted: unknown): Log {
   const log = createLog(platform.clock, new ConsoleSink(platform.descriptors, fd));
   if (trouble !== undefined) log.error({}, `no console ${consoleDevice}: ${describe(trouble)}`);
   return log;
-}
-
-export function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return error.stack
-    ? `${error.message} at ${error.stack.trim().replaceAll(/\s*\n\s*/g, " < ")}`
-    : error.message;
 }

@@ -1,3 +1,5 @@
+import { describe } from "../log/describe.ts";
+import { HeldLog } from "../log/held.ts";
 import type { Platform } from "../platform/port.ts";
 import { askFirst } from "./first-questions.ts";
 import { mountAll } from "./mounts.ts";
@@ -21,9 +23,11 @@ export async function runInit(
   // While dom0 answers, the rest is loaded.
   const questions = askFirst(platform);
   const announced = questions.then((first) => first.announced).catch(() => {}); // the boot tells what went wrong
-  const { openLog, describe } = await import("./console-log.ts");
-  await announced;
-  const log = openLog(platform, unmounted);
+  const log = new HeldLog(platform.clock, async () => {
+    const { openLog } = await import("./console-log.ts");
+    await announced;
+    return openLog(platform, unmounted);
+  });
   // A fault of the agent's own: told, but no reason to end the guest's device model.
   onUncaught((error) => log.error({}, `fault of the agent: ${describe(error)}`));
   const { Stubdom } = await import("./stubdom.ts");

@@ -102,7 +102,6 @@ export class Stubdom {
     this.#found = await answers.devices;
 
     this.#phases.enter("frontends");
-    this.#report.release();
     // What the backends take is time for all that needs none of them, once they are listened to.
     const reader = import("./configuration.ts");
     const dmArguments = reader
@@ -119,17 +118,18 @@ export class Stubdom {
     const { dm, config } = launch;
     // libxl adds devices when QEMU runs; these are named in device_model_args.
     if (dm.passthrough.length > 0) {
+      this.#report.release();
       const passthrough = await this.#passedThrough(store, config);
       await Promise.all(dm.passthrough.map((host) => passthrough.answers(host)));
     }
 
-    this.#report.hold();
     this.#phases.enter("network");
     const joints = await joinNetworks();
 
     this.#phases.enter("qemu-start");
     this.#memory.look();
     const state: StateContext = { platform, xenstore: store, log, ...identity };
+    if (dm.restoring) this.#report.release();
     const incoming = dm.restoring
       ? await (await import("../savestate/restore.ts")).openIncoming(state)
       : undefined;
@@ -150,6 +150,7 @@ export class Stubdom {
     this.#report.write("qemu/pid", qemu.pid);
     this.#report.release();
     log.info({ pid: qemu.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
+    void log.flush();
 
     // A state that turns out to be wrong ends everything: the guest must not run on a part of it.
     incoming?.feed().catch((error: unknown) => this.fail(error));
@@ -229,11 +230,10 @@ export class Stubdom {
     const deadline = (await configuring).frontendDeadline - (await patience);
     const [missing] = this.#take(await waitForFrontends(store, this.platform, rest, deadline));
     if (missing !== undefined) throw missing.error;
-    // Without what was done in the meantime and was not finished when the last one had connected.
     const waited =
       late.length > 0
         ? this.platform.clock.now() - began
-        : Math.max(0, ...outcomes.map((each) => (each.connected ? each.milliseconds : 0)));
+        : Math.max(0, ...outcomes.map((each) => (each.connected ? each.waited : 0)));
     this.#report?.write("waited", waited.toFixed(1));
     for (const device of (await dmArguments).serials) this.#holdRaw(device);
   }
@@ -373,6 +373,7 @@ export class Stubdom {
     this.log[level]({}, text);
     this.#error = text;
     this.#report?.write("error", text);
+    this.#report?.release();
   }
 
   /** For debugging alone. */

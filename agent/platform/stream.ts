@@ -29,29 +29,54 @@ export class StreamClosed extends Error {
   override readonly name = "StreamClosed";
 }
 
-/** Most bytes that one `read` returns; also what a stream holds in memory at the most. */
+/** Most bytes that one `read` returns, unless the stream's owner knows better; also what it holds in memory at the most. */
 const readChunk = 16 * 1024;
 
-/** A {@link ByteStream} over a non-blocking descriptor, which it owns and closes. */
+const done = Promise.resolve();
+
+interface Reader {
+  resolve(bytes: Uint8Array | null): void;
+  reject(error: unknown): void;
+}
+
+/**
+ * A {@link ByteStream} over a non-blocking descriptor, which it owns and closes.
+ *
+ * It is on the way of every reply from xenstore, when the guest waits for its start: one promise a read and none a
+ * write that the kernel takes whole; and it goes on listening between reads, until something comes that nobody wants.
+ */
 export class DescriptorStream implements ByteStream {
   #closed = false;
-  #wake: { read?: () => void; write?: () => void } = {};
-  #writes: Promise<void> = Promise.resolve();
+  #reader: Reader | undefined;
+  #listening = false;
+  #writer: (() => void) | undefined;
+  /** Writes that have not been taken whole. */
+  #unsent = 0;
+  #writes: Promise<void> = done;
 
   constructor(
     private readonly descriptors: Descriptors,
     protected readonly fd: number,
     private readonly label: string,
+    private readonly chunk = readChunk,
   ) {}
 
-  async read(): Promise<Uint8Array | null> {
-    const buffer = new Uint8Array(readChunk);
-    while (!this.#closed) {
-      const count = this.descriptors.read(this.fd, buffer);
-      if (count !== null) return count === 0 ? null : buffer.subarray(0, count);
-      await this.#ready("read");
+  read(): Promise<Uint8Array | null> {
+    if (this.#closed) return Promise.resolve(null);
+    // While it listens, it is told.
+    if (!this.#listening) {
+      try {
+        const bytes = this.#take();
+        if (bytes !== undefined) return Promise.resolve(bytes);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+      this.descriptors.onReadable(this.fd, this.#readable);
+      this.#listening = true;
     }
-    return null;
+    return new Promise((resolve, reject) => {
+      this.#reader = { resolve, reject };
+    });
   }
 
   write(bytes: Uint8Array): Promise<void> {
@@ -64,37 +89,84 @@ export class DescriptorStream implements ByteStream {
     this.descriptors.onReadable(this.fd, null);
     this.descriptors.onWritable(this.fd, null);
     this.descriptors.close(this.fd);
-    const { read, write } = this.#wake;
-    this.#wake = {};
-    read?.();
-    write?.();
+    this.#reader?.resolve(null);
+    this.#reader = undefined;
+    this.#writer?.();
+    this.#writer = undefined;
   }
 
   /** Sends all of `bytes` after what is already being sent; `send` takes some of the rest, or would block. */
   protected send(bytes: Uint8Array, send: (rest: Uint8Array) => number | null): Promise<void> {
-    const done = this.#writes.then(() => this.#sendAll(bytes, send));
-    this.#writes = done.catch(() => {});
-    return done;
+    if (this.#unsent === 0) {
+      try {
+        bytes = this.#sendSome(bytes, send);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+      if (bytes.length === 0) return done;
+    }
+    this.#unsent++;
+    const sent = this.#writes
+      .then(() => this.#sendAll(bytes, send))
+      .finally(() => {
+        this.#unsent--;
+      });
+    this.#writes = sent.catch(() => {});
+    return sent;
   }
 
+  /** What is there, `undefined` when that is nothing yet. */
+  #take(): Uint8Array | null | undefined {
+    const buffer = new Uint8Array(this.chunk);
+    const count = this.descriptors.read(this.fd, buffer);
+    if (count === null) return undefined;
+    return count === 0 ? null : buffer.subarray(0, count);
+  }
+
+  readonly #readable = (): void => {
+    const reader = this.#reader;
+    if (reader === undefined) {
+      this.descriptors.onReadable(this.fd, null);
+      this.#listening = false;
+      return;
+    }
+    try {
+      const bytes = this.#take();
+      if (bytes === undefined) return;
+      this.#reader = undefined;
+      reader.resolve(bytes);
+    } catch (error) {
+      this.#reader = undefined;
+      reader.reject(error);
+    }
+  };
+
   async #sendAll(bytes: Uint8Array, send: (rest: Uint8Array) => number | null): Promise<void> {
+    for (let rest = bytes; ; await this.#writable()) {
+      rest = this.#sendSome(rest, send);
+      if (rest.length === 0) return;
+    }
+  }
+
+  /** Sends as much as is taken at once; gives the rest. */
+  #sendSome(bytes: Uint8Array, send: (rest: Uint8Array) => number | null): Uint8Array {
     let rest = bytes;
     while (rest.length > 0) {
       if (this.#closed) throw new StreamClosed(`${this.label}: closed with ${rest.length} bytes unsent`);
       const count = send(rest);
       if (count === 0) throw new SystemError("EIO", "write", this.label);
-      if (count === null) await this.#ready("write");
-      else rest = rest.subarray(count);
+      if (count === null) break;
+      rest = rest.subarray(count);
     }
+    return rest;
   }
 
-  #ready(direction: "read" | "write"): Promise<void> {
-    const register = direction === "read" ? "onReadable" : "onWritable";
+  #writable(): Promise<void> {
     return new Promise((resolve) => {
-      this.#wake[direction] = resolve;
-      this.descriptors[register](this.fd, () => {
-        this.descriptors[register](this.fd, null);
-        delete this.#wake[direction];
+      this.#writer = resolve;
+      this.descriptors.onWritable(this.fd, () => {
+        this.descriptors.onWritable(this.fd, null);
+        this.#writer = undefined;
         resolve();
       });
     });

@@ -37,12 +37,13 @@ export interface WatchListener {
 }
 
 interface Pending {
+  readonly requestId: number;
   readonly type: MessageName;
   readonly operand: string;
   readonly transactionId: number;
   readonly packet: Uint8Array;
-  readonly background: boolean;
-  resolve(packet: Packet): void;
+  /** Takes the reply's payload; throws {@link ProtocolError}. */
+  answer(reply: Uint8Array): void;
   reject(error: XenstoreFailure): void;
 }
 
@@ -63,10 +64,11 @@ const closedByUs = "closed by the agent";
  * - it never ends and never would block on write: only a reply's deadline tells that xenstored is gone.
  */
 export class Connection {
+  /** The request under way. */
+  #current: Pending | undefined;
   /** In the order in which they were asked for; those in the background are sent when no other one waits. */
-  readonly #pending = new Map<number, Pending>();
-  /** The request under way, 0 for none. */
-  #current = 0;
+  readonly #waiting: Pending[] = [];
+  readonly #background: Pending[] = [];
   readonly #listeners = new Map<string, WatchListener>();
   readonly #decoder = new PacketDecoder();
   #deadline: number;
@@ -74,6 +76,8 @@ export class Connection {
   readonly #onLost: (error: ConnectionLost) => void;
   #nextId = 1;
   #timer: Timer | undefined;
+  /** When the request under way is overdue. */
+  #due = 0;
   /** `undefined` while the connection stands; then why it does not. */
   #lost: string | undefined;
 
@@ -92,24 +96,23 @@ export class Connection {
    * `operand` names the request in errors: a path, or a domid. A request in the background lets all others go
    * first, and keeps its place among its like.
    */
-  async request<N extends MessageName>(
+  request<N extends MessageName>(
     type: N,
     body: RequestBody<N>,
     operand: string,
     { transactionId = 0, background = false }: { transactionId?: number; background?: boolean } = {},
   ): Promise<ReplyBody<N>> {
-    const payload = (messages[type].request.encode as (value: RequestBody<N>) => Uint8Array)(body);
-    if (headerSize + payload.length > payloadLimit) throw new XenstoreError("E2BIG", type, operand);
-    const packet = await this.#exchange(type, payload, operand, transactionId, background);
-    if (packet.type === "error") {
-      throw new XenstoreError(messages.error.reply.decode(packet.payload), type, operand);
-    }
-    try {
-      return messages[type].reply.decode(packet.payload) as ReplyBody<N>;
-    } catch (error) {
-      if (error instanceof ProtocolError) this.#lose(error.message);
-      throw error;
-    }
+    return new Promise((resolve, reject) => {
+      const payload = (messages[type].request.encode as (value: RequestBody<N>) => Uint8Array)(body);
+      if (headerSize + payload.length > payloadLimit) throw new XenstoreError("E2BIG", type, operand);
+      if (this.#lost !== undefined) throw new ConnectionLost(this.#lost, `${type} ${operand}`);
+      const requestId = this.#takeId();
+      const packet = encodePacket({ type, requestId, transactionId, payload });
+      const answer = (reply: Uint8Array) => resolve(messages[type].reply.decode(reply) as ReplyBody<N>);
+      const queue = background ? this.#background : this.#waiting;
+      queue.push({ requestId, type, operand, transactionId, packet, answer, reject });
+      if (this.#current === undefined) this.#sendNext();
+    });
   }
 
   /** Events of `token` go to `listener` from now on. */
@@ -123,7 +126,7 @@ export class Connection {
 
   /** Requests without a reply yet. */
   get inFlight(): number {
-    return this.#pending.size;
+    return this.#waiting.length + this.#background.length + (this.#current === undefined ? 0 : 1);
   }
 
   /** Longest wait for one reply from the next request on, in milliseconds. */
@@ -136,69 +139,51 @@ export class Connection {
     this.#lose(closedByUs);
   }
 
-  #exchange(
-    type: MessageName,
-    payload: Uint8Array,
-    operand: string,
-    transactionId: number,
-    background: boolean,
-  ): Promise<Packet> {
-    return new Promise((resolve, reject) => {
-      if (this.#lost !== undefined) {
-        reject(new ConnectionLost(this.#lost, `${type} ${operand}`));
-        return;
-      }
-      const requestId = this.#takeId();
-      const packet = encodePacket({ type, requestId, transactionId, payload });
-      this.#pending.set(requestId, { type, operand, transactionId, packet, background, resolve, reject });
-      if (this.#current === 0) this.#sendNext();
-    });
-  }
-
   #sendNext(): void {
-    this.#timer?.cancel();
-    this.#timer = undefined;
-    const next = this.#next();
-    this.#current = next?.[0] ?? 0;
-    if (next === undefined) return;
-    const [requestId, { type, operand, packet }] = next;
-    this.#timer = this.clock.setTimer(this.#deadline, () => this.#timeOut(requestId));
-    this.stream.write(packet).catch((error: unknown) => {
-      if (error instanceof SystemError) {
-        this.#settle(requestId)?.reject(new XenstoreError(error.code, type, operand));
-      } else {
-        this.#lose(String(error));
-      }
+    const next = this.#waiting.shift() ?? this.#background.shift();
+    this.#current = next;
+    if (next === undefined) {
+      this.#timer?.cancel();
+      this.#timer = undefined;
+      return;
+    }
+    this.#due = this.clock.now() + this.#deadline;
+    this.#timer ??= this.#setTimer(this.#deadline);
+    this.stream.write(next.packet).catch((error: unknown) => {
+      if (!(error instanceof SystemError)) this.#lose(String(error));
+      else if (this.#current === next)
+        this.#settle().reject(new XenstoreError(error.code, next.type, next.operand));
     });
   }
 
-  #next(): [number, Pending] | undefined {
-    for (const entry of this.#pending) if (!entry[1].background) return entry;
-    return this.#pending.entries().next().value;
+  /** One timer for requests that follow each other without a break: it is set again when the first would be overdue. */
+  #setTimer(milliseconds: number): Timer {
+    return this.clock.setTimer(milliseconds, () => {
+      const rest = this.#due - this.clock.now();
+      this.#timer = rest > 0 ? this.#setTimer(rest) : undefined;
+      if (rest <= 0) this.#timeOut();
+    });
   }
 
   /** Nothing more can be asked: the request may still lie in the device's buffer. */
-  #timeOut(requestId: number): void {
-    const pending = this.#pending.get(requestId);
-    if (pending === undefined) return;
-    const { type, operand } = pending;
-    this.#pending.delete(requestId);
-    pending.reject(new RequestTimedOut(type, operand, this.#deadline));
+  #timeOut(): void {
+    const { type, operand, reject } = this.#current as Pending;
+    this.#current = undefined;
+    reject(new RequestTimedOut(type, operand, this.#deadline));
     this.#lose(`no reply to ${type} ${operand} within ${this.#deadline} ms`);
   }
 
-  /** 0 is left to requests of nobody; after 2^32 requests an id still in flight is skipped. */
+  /** 0 is left to requests of nobody. */
   #takeId(): number {
-    let id = this.#nextId;
-    while (id === 0 || this.#pending.has(id)) id = (id + 1) >>> 0;
-    this.#nextId = (id + 1) >>> 0;
+    const id = this.#nextId;
+    this.#nextId = id === 0xffff_ffff ? 1 : id + 1;
     return id;
   }
 
-  #settle(requestId: number): Pending | undefined {
-    const pending = this.#pending.get(requestId);
-    this.#pending.delete(requestId);
-    if (requestId === this.#current) this.#sendNext();
+  /** The request under way, which is no more: the next one is. */
+  #settle(): Pending {
+    const pending = this.#current as Pending;
+    this.#sendNext();
     return pending;
   }
 
@@ -225,7 +210,7 @@ export class Connection {
       if (listener !== undefined) this.#guard(path, () => listener.changed(path));
       return;
     }
-    const pending = packet.requestId === this.#current ? this.#settle(packet.requestId) : undefined;
+    const pending = packet.requestId === this.#current?.requestId ? this.#settle() : undefined;
     if (pending === undefined)
       throw new ProtocolError(
         `a ${packet.type} reply to request ${packet.requestId}, which is not under way`,
@@ -238,7 +223,14 @@ export class Connection {
       pending.reject(new ProtocolError(detail));
       throw new ProtocolError(detail);
     }
-    pending.resolve(packet);
+    const { type, operand, answer, reject } = pending;
+    try {
+      if (packet.type !== "error") answer(packet.payload);
+      else reject(new XenstoreError(messages.error.reply.decode(packet.payload), type, operand));
+    } catch (error) {
+      reject(error as XenstoreFailure);
+      throw error;
+    }
   }
 
   #lose(reason: string): void {
@@ -247,9 +239,10 @@ export class Connection {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.stream.close();
-    const pending = [...this.#pending.values()];
+    const current = this.#current === undefined ? [] : [this.#current];
+    this.#current = undefined;
+    const pending = [...current, ...this.#waiting.splice(0), ...this.#background.splice(0)];
     const listeners = [...this.#listeners.values()];
-    this.#pending.clear();
     this.#listeners.clear();
     for (const { type, operand, reject } of pending) {
       reject(new ConnectionLost(reason, `${type} ${operand}`));

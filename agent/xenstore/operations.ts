@@ -27,17 +27,17 @@ export class Operations {
   }
 
   /** The value as UTF-8, bytes that are not become U+FFFD. */
-  async readText(path: string): Promise<string> {
-    return decodeText(await this.read(path));
+  readText(path: string): Promise<string> {
+    return this.read(path).then(decodeText);
   }
 
   /** `undefined` when the node does not exist. */
   tryRead(path: string): Promise<Uint8Array | undefined> {
-    return absent(this.read(path));
+    return this.read(path).catch(unlessAbsent);
   }
 
   tryReadText(path: string): Promise<string | undefined> {
-    return absent(this.readText(path));
+    return this.read(path).then(decodeText, unlessAbsent);
   }
 
   /** Creates missing parents, with empty values. */
@@ -68,7 +68,7 @@ export class Operations {
 
   /** No names when the node does not exist. */
   async tryDirectory(path: string): Promise<readonly string[]> {
-    return (await absent(this.directory(path))) ?? [];
+    return (await this.directory(path).catch(unlessAbsent)) ?? [];
   }
 
   /** The first is the owner's, whose access is everybody else's default. */
@@ -124,11 +124,8 @@ export class Operations {
   }
 }
 
-async function absent<T>(reply: Promise<T>): Promise<T | undefined> {
-  try {
-    return await reply;
-  } catch (error) {
-    if (error instanceof XenstoreError && error.code === "ENOENT") return undefined;
-    throw error;
-  }
+/** `undefined` for a node that does not exist; throws every other error again. */
+function unlessAbsent(error: unknown): undefined {
+  if (error instanceof XenstoreError && error.code === "ENOENT") return undefined;
+  throw error;
 }

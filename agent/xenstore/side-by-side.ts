@@ -23,12 +23,16 @@ export class SideBySide extends Operations {
     this.#connections = [first];
   }
 
-  protected override async request<N extends MessageName>(
+  protected override request<N extends MessageName>(
     type: N,
     body: RequestBody<N>,
     operand: string,
   ): Promise<ReplyBody<N>> {
-    return this.#idlest().request(type, body, operand);
+    try {
+      return this.#idlest().request(type, body, operand);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   #idlest(): Connection {

@@ -112,6 +112,8 @@ const uint32Most = 0xffff_ffff;
 
 // --- paths --------------------------------------------------------------------------------------------
 
+const foreign = /[^A-Za-z0-9\-_@/]/;
+
 /**
  * Checks a path as xenstored will: letters, digits and `-/_@`, no empty element, no final slash, bounded.
  * Special watch paths (`@releaseDomain`) pass.
@@ -121,7 +123,8 @@ export function checkPath(path: string): string {
   if (path.length > limit) {
     throw new ProtocolError(`path ${path.slice(0, 60)}... has ${path.length} bytes, at most ${limit} may be`);
   }
-  if (path !== "/" && !/^\/?[A-Za-z0-9\-_@]+(\/[A-Za-z0-9\-_@]+)*$/.test(path)) {
+  const wrong = foreign.test(path) || path === "" || path.includes("//") || path.endsWith("/");
+  if (wrong && path !== "/") {
     throw new ProtocolError(
       `path ${JSON.stringify(path)} is not letters, digits and "-_@" between single slashes`,
     );
@@ -141,7 +144,8 @@ function text(what: string): Codec<string> {
 
 /** `<path>|` */
 const path: Codec<string> = {
-  encode: (value) => encodeStrings([checkPath(value)], "path"),
+  // Every read's: there is no NUL in a checked path.
+  encode: (value) => encodeText(`${checkPath(value)}\0`),
   decode: (payload) => checkPath(fields(payload, "path", 1)[0] ?? ""),
 };
 

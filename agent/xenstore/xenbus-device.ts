@@ -1,11 +1,14 @@
 import type { Platform } from "../platform/port.ts";
 import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 
+/** Longest packet, see {@link Connection}; Linux hands out what has come, whole or not. */
+const chunk = 4096;
+
 /** Where Linux lets a domain talk to xenstored. */
 export const xenbusDevice = "/dev/xen/xenbus";
 
 /** One connection through the kernel; throws `SystemError` when there is no such device. */
 export function openXenbus({ descriptors }: Pick<Platform, "descriptors">): ByteStream {
   const fd = descriptors.open(xenbusDevice, { access: "read-write", nonBlocking: true });
-  return new DescriptorStream(descriptors, fd, xenbusDevice);
+  return new DescriptorStream(descriptors, fd, xenbusDevice, chunk);
 }

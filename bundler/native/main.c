@@ -14,7 +14,7 @@ extern const uint8_t stubdom_bundle[];
 extern const uint32_t stubdom_bundle_size;
 
 /* A bound, not a budget: a bug or a hostile peer gets an exception, not the memory that QEMU needs. */
-enum { memory_limit = 24 << 20, stack_limit = 512 << 10 };
+enum { memory_limit = 24 << 20, stack_limit = 512 << 10, first_collection = 1 << 20 };
 
 static JSModuleDef *load_module(JSContext *ctx, const char *name, void *opaque)
 {
@@ -96,6 +96,7 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     JS_SetMemoryLimit(rt, memory_limit);
+    JS_SetGCThreshold(rt, first_collection);
     JS_SetMaxStackSize(rt, stack_limit);
     JS_SetModuleLoaderFunc(rt, NULL, load_module, NULL);
     JS_SetHostPromiseRejectionTracker(rt, event_loop_track_rejection, NULL);

@@ -4,6 +4,7 @@ import type { Clock } from "../port.ts";
 interface Entry {
   readonly deadline: number;
   readonly fire: () => void;
+  live: boolean;
 }
 
 /**
@@ -20,6 +21,8 @@ export function createClock(): Clock {
     const fired = entries.splice(0, due < 0 ? entries.length : due);
     arm();
     for (const entry of fired) {
+      if (!entry.live) continue;
+      entry.live = false;
       try {
         entry.fire();
       } catch (error) {
@@ -33,24 +36,19 @@ export function createClock(): Clock {
     started: native.started(),
     now: native.now,
     setTimer(milliseconds, fire) {
-      let live = true;
-      const entry: Entry = {
-        deadline: native.now() + milliseconds,
-        fire() {
-          if (live) fire();
-          live = false;
-        },
-      };
-      const after = entries.findIndex((other) => other.deadline > entry.deadline);
-      entries.splice(after < 0 ? entries.length : after, 0, entry);
-      arm();
+      const entry = { deadline: native.now() + milliseconds, fire, live: true };
+      // From the end, where most belong.
+      let place = entries.length;
+      while (place > 0 && (entries[place - 1] as Entry).deadline > entry.deadline) place--;
+      entries.splice(place, 0, entry);
+      if (place === 0) arm();
       return {
         cancel() {
-          live = false;
+          entry.live = false;
           const index = entries.indexOf(entry);
           if (index < 0) return;
           entries.splice(index, 1);
-          arm();
+          if (index === 0) arm();
         },
       };
     },

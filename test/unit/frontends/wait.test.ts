@@ -116,7 +116,29 @@ describe("waiting for frontends", () => {
     tree.state("device/vbd/768", 3);
     await clock.advance(500);
     tree.state("device/vbd/768", 4);
-    expect(await waiting).toMatchObject([{ connected: true, devices: ["/dev/xvda"], milliseconds: 1500 }]);
+    expect(await waiting).toMatchObject([
+      { connected: true, devices: ["/dev/xvda"], milliseconds: 1500, waited: 1500 },
+    ]);
+  });
+
+  it("counts as waited only what passed after a look in vain", async () => {
+    tree.disk(768, "hda");
+    tree.nic(0, "00:16:3e:00:00:01");
+    tree.state("device/vbd/768", 4);
+    tree.state("device/vif/0", 2);
+    files.put("/dev/xvda", "");
+    files.put("/sys/bus/xen/devices/vif-0/net/eth0/address", "");
+    const found = await discoverFrontends(client);
+    bus.hold();
+    const waiting = waitForFrontends(client, platform, [...found.disks, ...found.nics]);
+    await clock.advance(300);
+    bus.release();
+    await clock.advance(200);
+    tree.state("device/vif/0", 4);
+    expect(await waiting).toMatchObject([
+      { milliseconds: 300, waited: 0 },
+      { milliseconds: 500, waited: 200 },
+    ]);
   });
 
   it("needs no word of the kernel's about what is there already", async () => {

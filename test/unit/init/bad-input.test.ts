@@ -294,7 +294,7 @@ describe("xenstore", () => {
   test("a daemon that does not answer", async () => {
     const stage = spoilt(({ bus }) => bus.hold());
     await stage.pass(5000);
-    expect(stage.of("error")).toEqual([expect.stringMatching(/no reply to mkdir \S+ within 5000 ms/)]);
+    expect(stage.of("error")).toEqual([expect.stringMatching(/no reply to watch device within 5000 ms/)]);
     expect(stage.poweredOff).toEqual(["crash"]);
     expect(stage.clock.pending).toBe(0);
   });

@@ -61,14 +61,21 @@ describe("reading", () => {
     expect(under.readable).toBeNull();
   });
 
-  it("waits for readiness, and listens no longer than it waits", async () => {
+  it("waits for readiness, and listens until something comes that nobody wants", async () => {
     const reading = stream.read();
     await settle();
     expect(under.readable).not.toBeNull();
     under.incoming.push(Uint8Array.of(3));
     under.readable?.();
     expect(await reading).toEqual(Uint8Array.of(3));
+    const next = stream.read();
+    under.incoming.push(Uint8Array.of(4));
+    under.readable?.();
+    expect(await next).toEqual(Uint8Array.of(4));
+    under.incoming.push(Uint8Array.of(5));
+    under.readable?.();
     expect(under.readable).toBeNull();
+    expect(await stream.read()).toEqual(Uint8Array.of(5));
   });
 
   it("goes on waiting after a false alarm", async () => {
