@@ -1,7 +1,7 @@
 import type { Platform } from "../platform/port.ts";
 import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 
-/** Longest packet, see {@link Connection}; Linux hands out what has come, whole or not. */
+/** Most bytes of a read. Linux takes no longer packet, and hands out what has come, whole or not. */
 const chunk = 4096;
 
 /** Where Linux lets a domain talk to xenstored. */
