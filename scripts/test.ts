@@ -8,7 +8,8 @@
  */
 
 import { spawn } from "node:child_process";
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { emulatorFaults } from "./lab/guest.ts";
 
 interface Counts {
   passed: number;
@@ -91,6 +92,7 @@ async function main(args: readonly string[]): Promise<number> {
     return 2;
   }
   mkdirSync(results, { recursive: true });
+  rmSync(emulatorFaults, { recursive: true, force: true });
   const total: Counts = { passed: 0, failed: 0 };
   const summary: string[] = [];
   for (const part of parts) {
@@ -106,6 +108,10 @@ async function main(args: readonly string[]): Promise<number> {
     if (part.name === "build" && failed > 0) break;
   }
   console.log(`\n${summary.join("\n")}\n`);
+  const killed = existsSync(emulatorFaults) ? readdirSync(emulatorFaults).length : 0;
+  if (killed > 0) {
+    console.log(`${killed} guests were killed by the emulated processor and started anew: ${emulatorFaults}`);
+  }
   console.log(`${total.passed} passed, ${total.failed} failed`);
   return total.failed > 0 ? 1 : 0;
 }

@@ -7,6 +7,7 @@
  *     await guest.destroy();
  */
 
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
 import type { RemoteProcess } from "./channel.ts";
@@ -98,6 +99,42 @@ export async function createGuest(host: XenHost, options: GuestOptions): Promise
     );
   }
   return new Guest(host, options.name, Date.now() - began, options.stubdom !== false, options.onSerial);
+}
+
+/** Where the consoles of hosts are kept on which the emulated processor killed a guest, one file for each. */
+export const emulatorFaults = join(PROJECT, "dist/test/emulator-faults");
+
+/**
+ * Creates a guest and waits for a line of its serial console. One that the emulated processor killed meanwhile, which
+ * Xen tells by a triple fault, is started anew, once: the file that is left in {@link emulatorFaults} tells of it.
+ */
+export async function bootGuest(
+  host: XenHost,
+  options: GuestOptions,
+  wanted: string | RegExp,
+  seconds: number,
+  onCreated: () => void = () => {},
+): Promise<Guest> {
+  const { name } = options;
+  for (let again = false; ; again = true) {
+    const guest = await createGuest(host, options);
+    onCreated();
+    try {
+      await guest.waitForSerial(wanted, seconds);
+      return guest;
+    } catch (error) {
+      if (!(error instanceof EmulatorFault) || again) throw error;
+      mkdirSync(emulatorFaults, { recursive: true });
+      const text = `${error.message}\n\n${readFileSync(host.log, "latin1")}\n\n${guest.serial}\n`;
+      writeFileSync(join(emulatorFaults, `${name}-${Date.now()}.log`), text);
+      console.warn(
+        `${error.message}\nThe emulated processor killed guest ${name}: it is started anew, once.`,
+      );
+      guest.leave();
+      // What faulted reboots, and may be between two lives.
+      await host.run(`until ! xl domid ${name} 2> /dev/null; do xl destroy ${name}; sleep 1; done`);
+    }
+  }
 }
 
 function emulatorSays(host: XenHost): string {

@@ -5,7 +5,7 @@
  */
 
 import { afterAll, beforeAll, describe } from "vitest";
-import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
+import { bootGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { cdTests } from "./devices/cd.ts";
@@ -17,7 +17,7 @@ let guest: Guest;
 beforeAll(async () => {
   host = await LabHost.start({ dom0: "trixie" });
   await randomFile(host, "/root/first.iso", 64 << 10);
-  guest = await createGuest(host, {
+  const options = {
     name: "changer",
     memory: 64,
     images: { hda: await guestDisk({ cmdline: "quiet" }) },
@@ -27,8 +27,8 @@ beforeAll(async () => {
       { vdev: "hdd", target: "/root/first.iso", cdrom: true },
     ],
     extra: { hdtype: "ahci" },
-  });
-  await guest.waitForSerial("guest: ready", 400);
+  } as const;
+  guest = await bootGuest(host, options, "guest: ready", 400);
 });
 
 afterAll(async () => {

@@ -4,7 +4,7 @@
  */
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
+import { bootGuest, type Guest, type GuestOptions } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import {
@@ -31,7 +31,7 @@ let guest: Guest;
 let raw: string;
 let qcow2: string;
 /** Takes libxl's 30 s, while the guest boots. */
-let refusal: Promise<string>;
+let refusal: Promise<string> | undefined;
 
 beforeAll(async () => {
   host = await LabHost.start({ dom0: "trixie" });
@@ -40,7 +40,7 @@ beforeAll(async () => {
   qcow2 = await randomFile(host, "/root/matrix/plain.img", small);
   await host.run("cd /root/matrix && qemu-img convert -O qcow2 plain.img disk.qcow2");
   const jobs = ["sha256", "fb", "pci", "serial:ttyS1:8", ...networkJobs];
-  guest = await createGuest(host, {
+  const options: GuestOptions = {
     name: "matrix",
     memory: 96,
     images: { hda: await guestDisk({ jobs, cmdline: "quiet" }) },
@@ -58,10 +58,11 @@ beforeAll(async () => {
     })),
     serials: ["pty", "file:/root/matrix/serial", "pty", "pty"],
     extra: { hdtype: "ahci", vga: "stdvga", usbversion: 3, soundhw: "ac97" },
+  };
+  guest = await bootGuest(host, options, "guest: ready", 400, () => {
+    refusal ??= refused(host, "soundhw", { soundhw: "gus" });
+    refusal.catch(() => {}); // told by the test
   });
-  refusal = refused(host, "soundhw", { soundhw: "gus" });
-  refusal.catch(() => {}); // told by the test
-  await guest.waitForSerial("guest: ready", 400);
 });
 
 afterAll(async () => {

@@ -5,7 +5,7 @@
 
 import { statSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
+import { bootGuest, createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { phase, rounds } from "./support.ts";
@@ -33,8 +33,8 @@ describe("a guest with a disk, a NIC and 64 MiB of stub domain", () => {
   let guest: Guest;
 
   beforeAll(async () => {
-    guest = await createGuest(host, {
-      onSerial: (line) => process.env.LAB_SERIAL && console.log(line),
+    const options = {
+      onSerial: (line: string) => process.env.LAB_SERIAL && console.log(line),
       name: "main",
       images: { hda: await guestDisk({ jobs: ["sha256"], cmdline: "quiet" }) },
       nics: [{ mac: "00:16:3e:00:00:01", bridge: "xenbr0", model: "e1000" }],
@@ -42,7 +42,8 @@ describe("a guest with a disk, a NIC and 64 MiB of stub domain", () => {
       // "quiet" for the guest, because each character on its serial port is a trap too.
       // The firmware reads an IDE disk word by word, each a trap into the stub domain: minutes, under emulation.
       extra: { hdtype: "ahci" },
-    });
+    };
+    guest = await bootGuest(host, options, "guest: boots 1", 400);
   });
 
   afterAll(async () => {

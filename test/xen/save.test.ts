@@ -4,7 +4,7 @@
  */
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFailed } from "vitest";
-import { createGuest, Guest } from "../../scripts/lab/guest.ts";
+import { bootGuest, Guest } from "../../scripts/lab/guest.ts";
 import { helperLog, installHelper, program, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { expectNoLeaks, expectWorking, prepareNetwork, steadyClock, workingDisk } from "./save-support.ts";
@@ -19,15 +19,15 @@ beforeAll(async () => {
   await prepareNetwork(host);
   await installHelper(host);
   await startHelper(host);
-  guest = await createGuest(host, {
+  const options = {
     name: "mover",
     images: { hda: await workingDisk(), hdb: 2 },
     nics: [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0", model: "e1000" }],
     extra: { hdtype: "ahci", ...steadyClock },
     stubdom: withShell,
     timeout: 300,
-  });
-  await guest.waitForSerial("guest: script work 3", 900);
+  };
+  guest = await bootGuest(host, options, "guest: script work 3", 900);
 }, 1_500_000);
 
 afterAll(async () => {

@@ -1,7 +1,7 @@
 /** What the debug shell shows of a stub domain, and what becomes of one whose QEMU dies. */
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
+import { bootGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { inStubdom, withShell } from "./support.ts";
@@ -20,14 +20,14 @@ describe("a stub domain with its debug shell", () => {
   let guest: Guest;
 
   beforeAll(async () => {
-    guest = await createGuest(host, {
+    const options = {
       name: "main",
       // A guest that finds nothing to boot would reset itself after a minute, and have a new stub domain.
       images: { hda: await guestDisk({ cmdline: "quiet" }) },
       extra: { hdtype: "ahci" },
       stubdom: { memory: 64, ...withShell },
-    });
-    await guest.waitForSerial("guest: ready", 240);
+    };
+    guest = await bootGuest(host, options, "guest: ready", 240);
   });
 
   afterAll(async () => {
