@@ -4,8 +4,10 @@ const minute = 60_000;
 const onXen = { testTimeout: 20 * minute, hookTimeout: 10 * minute };
 /** Not run but with `scripts/test --full`: too long for every run, or with too little time on a machine that is busy. */
 const full = "test/xen/**/*.full.test.ts";
-const skipped = process.env.LINUX_STUBDOM_FULL === undefined ? [full] : [];
-const alone = ["test/xen/create.test.ts", full];
+const short = process.env.LINUX_STUBDOM_FULL === undefined;
+const skipped = short ? [full] : [];
+/** These measure time: for figures they need the machine to themselves. */
+const alone = short ? [full] : ["test/xen/create.test.ts", full];
 
 /** One project for each kind of proof: pure logic, the compiled program, the real thing on the emulated host. */
 export default defineConfig({
@@ -20,8 +22,8 @@ export default defineConfig({
           fileParallelism: false,
         },
       },
-      // Real time matters on the emulated host, and one fills the two cores that there may be. What measures time has
-      // them for itself; of the other files two at a time take less long than one after the other.
+      // Real time matters on the emulated host, and one fills the two cores that there may be. What is there to
+      // measure time has them for itself; of other files two at a time take less long than one after the other.
       {
         test: {
           ...onXen,

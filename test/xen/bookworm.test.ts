@@ -9,6 +9,7 @@ import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { screenGuest } from "./screen/guest.ts";
+import { full } from "./support.ts";
 
 let host: LabHost;
 let guest: Guest | undefined;
@@ -27,7 +28,7 @@ afterAll(async () => {
  * said a word: under this emulator Xen 4.17 leaves any Linux guest at its first page fault, also one whose QEMU is
  * in dom0, and also Debian's own kernel. So this is as far as a guest gets on this host.
  */
-it("serves a guest that boots from its disk", async () => {
+it.runIf(full)("serves a guest that boots from its disk", async () => {
   expect((await host.run("xl info xen_version")).stdout).toMatch(/^4\.17/);
   guest = await createGuest(host, {
     name: "older",
