@@ -156,10 +156,9 @@ class FrontendWait {
     if (this.#done) return;
     this.#connected = state === XenbusState.Connected;
     if (this.#connected) this.#lookForDevice();
-    if (!this.#done) this.#missed ??= this.client.clock.now();
-    if (this.#connected) return;
     // Our own driver or the backend has given the device up: nothing more will come of it.
-    if (state === XenbusState.Closing || state === XenbusState.Closed) void this.#giveUp();
+    else if (state === XenbusState.Closing || state === XenbusState.Closed) void this.#giveUp();
+    if (!this.#done) this.#missed ??= this.client.clock.now();
   }
 
   /**

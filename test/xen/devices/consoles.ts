@@ -23,6 +23,27 @@ export interface SerialPort {
   readonly base: string;
 }
 
+/** Has dom0 read so many bytes of a port; gives how to wait for their hash. */
+async function receive(guest: Guest, port: SerialPort, bytes: number): Promise<() => Promise<string>> {
+  const { host } = guest;
+  await host.push(readFileSync(join(import.meta.dirname, "../dom0/port.py")), script);
+  const tty = await terminal(guest, port.number);
+  const reader = host.spawn(["python3", script, "read", tty, String(bytes)]);
+  let read = "";
+  await new Promise<void>((resolve) => {
+    reader.on("stdout", (chunk) => {
+      read += new TextDecoder().decode(chunk);
+      if (read.includes("ready")) resolve();
+    });
+  });
+  return async () => {
+    expect(await reader.exited).toBe(0);
+    const [, count, hash] = /^ready\n(\d+) (\S+)\n$/.exec(read) ?? [];
+    expect(count, read).toBe(String(bytes));
+    return hash ?? "";
+  };
+}
+
 /** The guest must have done `keepprobe`. */
 export function consoleTests(guestOf: () => Guest, out: SerialPort, into: SerialPort): void {
   const kib = { out: rounds(64, 10 << 10), into: rounds(16, 1 << 10) };
@@ -31,18 +52,8 @@ export function consoleTests(guestOf: () => Guest, out: SerialPort, into: Serial
   // Behind a serial port stands a console. Each byte of a port is a trap, so that here these ten go without one.
   it("the console behind a serial port loses no byte of 10 MB to dom0", async () => {
     const guest = guestOf();
-    const { host } = guest;
     const [size, times] = [1 << 20, 10];
-    await host.push(readFileSync(join(import.meta.dirname, "../dom0/port.py")), script);
-    const tty = await terminal(guest, out.number);
-    const reader = host.spawn(["python3", script, "read", tty, String(size * times)]);
-    let read = "";
-    await new Promise<void>((resolve) => {
-      reader.on("stdout", (chunk) => {
-        read += new TextDecoder().decode(chunk);
-        if (read.includes("ready")) resolve();
-      });
-    });
+    const received = await receive(guest, out, size * times);
     const began = Date.now();
     const all = Array.from({ length: times }, () => "/run/random").join(" ");
     const device = `/dev/hvc${3 + out.number}`;
@@ -52,8 +63,7 @@ export function consoleTests(guestOf: () => Guest, out: SerialPort, into: Serial
        cat ${all} | sha256sum; cat ${all} > ${device}; rm /run/random`,
       1800,
     );
-    expect(await reader.exited).toBe(0);
-    expect(read).toBe(`ready\n${size * times} ${sent.slice(0, 64)}\n`);
+    expect(await received()).toBe(sent.slice(0, 64));
     console.log(`10 MB from ${device} to dom0 in ${((Date.now() - began) / 1000).toFixed(0)} s`);
   });
 
@@ -62,22 +72,8 @@ export function consoleTests(guestOf: () => Guest, out: SerialPort, into: Serial
     async () => {
       const guest = guestOf();
       const { host } = guest;
-      await host.push(readFileSync(join(import.meta.dirname, "../dom0/port.py")), script);
+      const received = await receive(guest, out, kib.out << 10);
       const hash = await randomFile(host, "/root/port.bytes", kib.into << 10);
-      const reader = host.spawn([
-        "python3",
-        script,
-        "read",
-        await terminal(guest, out.number),
-        String(kib.out << 10),
-      ]);
-      let read = "";
-      await new Promise<void>((resolve) => {
-        reader.on("stdout", (chunk) => {
-          read += new TextDecoder().decode(chunk);
-          if (read.includes("ready")) resolve();
-        });
-      });
       guest.type(
         "while :; do cat /dev/sda > /dev/null; echo 3 > /proc/sys/vm/drop_caches; usleep 200000; done &\n",
       );
@@ -90,8 +86,7 @@ export function consoleTests(guestOf: () => Guest, out: SerialPort, into: Serial
         hours,
       );
       console.log(`${kib.out} KiB out in ${seconds()} s`);
-      expect(await reader.exited).toBe(0);
-      expect(read).toBe(`ready\n${kib.out << 10} ${sent}\n`);
+      expect(await received()).toBe(sent);
       // One after the other: both ask their port again and again, each time a trap, and the shell would starve.
       await askGuest(guest, `porttake ${into.base} ${kib.into}`, /guest: (taking)/);
       const taken = guest.waitForSerial(/guest: took/, hours, guest.serialLines.length);
