@@ -9,6 +9,7 @@
 
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { createInterface } from "node:readline";
 import { emulatorFaults } from "./lab/guest.ts";
 
 interface Counts {
@@ -19,42 +20,54 @@ interface Counts {
 interface Part {
   readonly name: string;
   readonly what: string;
-  run(): Promise<Counts>;
+  run(name: string): Promise<Counts>;
 }
 
 /** Where vitest leaves its counts, and the lab its logs. */
 const results = "dist/test";
 
-const parts: readonly Part[] = [
-  { name: "check", what: "lint, format and types", run: () => command("npm", ["run", "--silent", "check"]) },
-  { name: "unit", what: "pure logic, against golden data and fakes", run: () => vitest("unit") },
-  { name: "build", what: "the image", run: () => command("npm", ["run", "--silent", "build"]) },
-  {
-    name: "native",
-    what: "the C module under sanitizers",
-    run: () => command("npx", ["tsx", "test/native/run.ts"]),
-  },
-  { name: "binary", what: "the compiled agent", run: () => vitest("binary") },
-  { name: "xen", what: "guests on the emulated Xen host", run: () => vitest("xen", "xen-alone") },
+/** Stages one after the other; the parts of one side by side: each by itself leaves half of two cores idle. */
+const stages: readonly (readonly Part[])[] = [
+  [
+    {
+      name: "check",
+      what: "lint, format and types",
+      run: (name) => command(name, "npm", ["run", "--silent", "check"]),
+    },
+  ],
+  [{ name: "build", what: "the image", run: (name) => command(name, "npm", ["run", "--silent", "build"]) }],
+  [
+    { name: "unit", what: "pure logic, against golden data and fakes", run: (name) => vitest(name) },
+    {
+      name: "native",
+      what: "the C module under sanitizers",
+      run: (name) => command(name, "npx", ["tsx", "test/native/run.ts"]),
+    },
+    { name: "binary", what: "the compiled agent", run: (name) => vitest(name) },
+  ],
+  [{ name: "xen", what: "guests on the emulated Xen host", run: (name) => vitest(name, "xen-alone") }],
 ];
 
-function execute(program: string, args: readonly string[]): Promise<number> {
+/** The exit status of a command; each line that it says bears the part's name. */
+function execute(part: string, program: string, args: readonly string[]): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: ["ignore", "inherit", "inherit"] });
+    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+    for (const stream of [child.stdout, child.stderr]) {
+      createInterface(stream).on("line", (line) => console.log(`${part.padEnd(6)} | ${line}`));
+    }
     child.once("error", reject);
-    child.once("exit", (code) => resolve(code ?? 1));
+    child.once("close", (code) => resolve(code ?? 1));
   });
 }
 
 /** A command that is one test: its exit status decides. */
-async function command(program: string, args: readonly string[]): Promise<Counts> {
-  const status = await execute(program, args);
+async function command(part: string, program: string, args: readonly string[]): Promise<Counts> {
+  const status = await execute(part, program, args);
   return status === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
 }
 
 /** Projects of vitest.config.ts, counted together. A run that broke before it counted is a failure too. */
-async function vitest(...projects: readonly [string, ...string[]]): Promise<Counts> {
-  const [project] = projects;
+async function vitest(project: string, ...more: readonly string[]): Promise<Counts> {
   const file = `${results}/${project}.json`;
   rmSync(file, { force: true });
   // On the emulated host a test takes minutes: each is told as it ends.
@@ -63,10 +76,10 @@ async function vitest(...projects: readonly [string, ...string[]]): Promise<Coun
     "--reporter=json",
     `--outputFile.json=${file}`,
   ];
-  const status = await execute("npx", [
+  const status = await execute(project, "npx", [
     "vitest",
     "run",
-    ...projects.map((name) => `--project=${name}`),
+    ...[project, ...more].map((name) => `--project=${name}`),
     ...reporters,
   ]);
   let counts: Counts = { passed: 0, failed: 0 };
@@ -85,9 +98,9 @@ async function vitest(...projects: readonly [string, ...string[]]): Promise<Coun
 async function main(args: readonly string[]): Promise<number> {
   const names = args.filter((arg) => arg !== "--full");
   if (args.length > names.length) process.env.LINUX_STUBDOM_FULL = "1";
-  const unknown = names.filter((name) => !parts.some((part) => part.name === name));
+  const unknown = names.filter((name) => !stages.flat().some((part) => part.name === name));
   if (unknown.length > 0) {
-    for (const { name, what } of parts) console.error(`  ${name.padEnd(8)} ${what}`);
+    for (const { name, what } of stages.flat()) console.error(`  ${name.padEnd(8)} ${what}`);
     console.error(`scripts/test: no part ${unknown.join(", ")}; name any of the above, or none for all`);
     return 2;
   }
@@ -95,17 +108,21 @@ async function main(args: readonly string[]): Promise<number> {
   rmSync(emulatorFaults, { recursive: true, force: true });
   const total: Counts = { passed: 0, failed: 0 };
   const summary: string[] = [];
-  for (const part of parts) {
-    if (names.length > 0 && !names.includes(part.name)) continue;
-    console.log(`\n== ${part.name}: ${part.what}`);
+  const runPart = async ({ name, what, run }: Part): Promise<Counts> => {
+    console.log(`\n== ${name}: ${what}`);
     const began = Date.now();
-    const { passed, failed } = await part.run();
-    total.passed += passed;
-    total.failed += failed;
+    const counts = await run(name);
+    total.passed += counts.passed;
+    total.failed += counts.failed;
     const seconds = ((Date.now() - began) / 1000).toFixed(0);
-    summary.push(`${part.name.padEnd(8)} ${passed} passed, ${failed} failed, ${seconds} s`);
+    summary.push(`${name.padEnd(8)} ${counts.passed} passed, ${counts.failed} failed, ${seconds} s`);
+    return counts;
+  };
+  for (const stage of stages) {
+    const wanted = stage.filter(({ name }) => names.length === 0 || names.includes(name));
+    const counts = await Promise.all(wanted.map(runPart));
     // Everything after the build needs what it makes.
-    if (part.name === "build" && failed > 0) break;
+    if (wanted.some(({ name }) => name === "build") && counts.some(({ failed }) => failed > 0)) break;
   }
   console.log(`\n${summary.join("\n")}\n`);
   const killed = existsSync(emulatorFaults) ? readdirSync(emulatorFaults).length : 0;

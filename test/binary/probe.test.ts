@@ -33,6 +33,9 @@ describe("the guest's program", () => {
     const [short, long] = [run("cpu", "1000000"), run("cpu", "20000000")];
     expect(short).toMatchObject({ count: 1_000_000 });
     expect(long.ns ?? 0).toBeGreaterThan(5 * (short.ns ?? 0));
+    // A lap is a thousand rounds: the median cannot be far below the mean.
+    expect(long.p50 ?? 0).toBeGreaterThan(0.3 * ((long.ns ?? 0) / 20_000));
+    expect(long.p50 ?? 0).toBeLessThanOrEqual(long.max ?? 0);
   });
 
   it("reads and writes a disk, in order and anywhere", () => {

@@ -119,7 +119,7 @@ const median = (id: string) => {
 describe("one round", () => {
   const said = [
     "guest: up 1.5",
-    "guest: probe port port ns=2000000 count=100",
+    "guest: probe port port ns=2100000 count=100 p50=20000 p90=21000 p99=22000 max=23000",
     "guest: probe seq-read disk ns=1000000000 bytes=3000000 count=5 p50=1 p90=2 p99=3 max=4",
     "guest: probe none cpu ns=1 count=1",
     "guest: ready",
