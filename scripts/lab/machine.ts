@@ -82,7 +82,9 @@ export function machineArguments(options: MachineOptions, image: Dom0Image, file
     ["-machine", "q35"],
     // With SMAP or SMEP dom0 dies at boot under QEMU's emulated SVM.
     // With x2APIC, QEMU's counting of instructions ends at the first write to the timer's register ("Bad icount read").
-    ["-cpu", `max,-smap,-smep${deterministic ? ",-x2apic" : ""}`],
+    // Its counter of ticks is no processor's, so that Xen emulates the guests'; and QEMU tells Xen of an RDTSCP as of an
+    // RDTSC, which stops the guest that has it.
+    ["-cpu", `max,-smap,-smep${deterministic ? ",-x2apic,-rdtscp" : ""}`],
     ["-smp", String(vcpus)],
     ["-m", `${memory}M`],
     ["-display", "none"],
