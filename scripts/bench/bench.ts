@@ -14,9 +14,11 @@ import { GROUPS } from "./measures.ts";
 import {
   type Bench,
   clearUp,
+  drawingDisk,
   measureDensity,
   measureOnce,
   measureSave,
+  measureScreen,
   measuringDisk,
   neverHas,
   prepare,
@@ -89,11 +91,14 @@ async function measureAll(
         bench.recorder.absent(variant, id, reason);
     }
   }
-  const single = settings.groups.some((group) => group !== "density" && group !== "save");
+  // These have guests of their own.
+  const single = settings.groups.some((group) => !["density", "screen", "save"].includes(group));
   for (const [index, round] of order.entries()) {
     for (const variant of round) {
       const what = `round ${index + 1} of ${order.length}: ${variant}`;
       if (single) await attempt(bench, what, () => measureOnce(bench, variant, index));
+      if (settings.groups.includes("screen"))
+        await attempt(bench, `${what}, its screen`, () => measureScreen(bench, variant));
       if (settings.groups.includes("save"))
         await attempt(bench, `${what}, saving`, () => measureSave(bench, variant));
       // Once is enough: a slope over four points has its own check.
@@ -197,6 +202,7 @@ async function made({
       settings,
       recorder,
       disk: measuringDisk,
+      screen: drawingDisk,
       ...(minios !== undefined && { minios }),
     };
     const { groups, density, ...rest } = settings;

@@ -9,6 +9,7 @@ export const GROUPS = {
   access: "One emulated access",
   disk: "Disk, through the emulated controller",
   network: "Network, through the emulated NIC",
+  screen: "The guest's screen in dom0's VNC server, 800x600",
   save: "Save and restore",
 } as const;
 
@@ -84,6 +85,11 @@ export const MEASURES: readonly Measure[] = [
     ["udp", "UDP packets of 64 bytes that arrive in dom0", "1/s", "more"],
     ["echo-p50", "round trip of a UDP packet, median", "µs", "less", "counted"],
     ["echo-p99", "round trip of a UDP packet: 99 of 100 take at most", "µs", "less"],
+  ]),
+  ...table("screen", [
+    ["change", "key to the last pixel of a whole new screen", "ms", "less"],
+    ["rate", "whole screens a second, while the guest draws all the time", "1/s", "more"],
+    ["update", "an update, as the viewer gets it", "KB", "less"],
   ]),
   ...table("save", [
     ["save", "xl save, 64 MiB guest", "s", "less"],

@@ -2,10 +2,12 @@
  * One round of one variant: a guest is created, measures itself, is watched from dom0 and destroyed. Everything is
  * asked of the host that runs it, so that the emulated host and a machine's own Xen are measured alike.
  */
-import { readFileSync, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { PROJECT } from "../../bundler/paths.ts";
+import { buildRoot } from "../../bundler/root.ts";
 import { createGuest, Guest, type GuestOptions, installStubdom } from "../lab/guest.ts";
 import { guestDisk } from "../lab/guest-disk.ts";
 import { helperRuns, installHelper, startHelper, stopHelper } from "../lab/helper.ts";
@@ -26,7 +28,9 @@ import {
   xlList,
 } from "./readings.ts";
 import type { Recorder } from "./results.ts";
+import { screenGuest } from "./screen-guest.ts";
 import { DOM0_ADDRESS, FIRST_PORT, guestFigures, guestJobs, type Settings, scratchMiB } from "./settings.ts";
+import { quantile } from "./statistics.ts";
 import { VARIANTS, type VariantName } from "./variants.ts";
 import { TRACED, wakeUps } from "./xentrace.ts";
 
@@ -42,6 +46,13 @@ export interface Bench {
   readonly minios?: string;
   /** A bootable image whose guest does these jobs. */
   readonly disk: (jobs: readonly string[]) => Promise<string>;
+  /** A bootable image that draws, made in a directory. */
+  readonly screen: (directory: string) => Promise<string>;
+}
+
+/** The guest that draws. */
+export async function drawingDisk(directory: string): Promise<string> {
+  return screenGuest((await buildRoot()).path, directory);
 }
 
 /** The test guest with the program that measures. */
@@ -267,7 +278,7 @@ async function gone(host: XenHost, name: string): Promise<void> {
 /** Destroys what a run that broke has left; only domains with names of ours, for the host may have others. */
 export async function clearUp(host: XenHost): Promise<void> {
   await host.run(
-    "xl list | awk '$1 ~ /^(bench|dense)[0-9]+$|^saved$/ { print $1 }' | while read -r name; do xl destroy $name; done",
+    "xl list | awk '$1 ~ /^(bench|dense)[0-9]+$|^saved$|^screen$/ { print $1 }' | while read -r name; do xl destroy $name; done",
     { accept: "any" },
   );
 }
@@ -313,6 +324,67 @@ export async function measureDensity(bench: Bench, variant: VariantName): Promis
     "density.memory",
     perGuest(points.map((p) => ({ guests: p.guests, value: p.memory }))),
   );
+}
+
+/** dom0/watch.py is the viewer, in dom0; the guest is test/xen/screen/guest.S, whose clock is nobody's. */
+export async function measureScreen(bench: Bench, variant: VariantName): Promise<void> {
+  const { host, settings, recorder } = bench;
+  if (variant === "shell-stubdom") {
+    for (const { id } of MEASURES.filter(({ group }) => group === "screen"))
+      recorder.absent(variant, id, "nobody in this stub domain carries the screen out");
+    return;
+  }
+  const script = "/root/bench-watch.py";
+  await host.push(readFileSync(join(import.meta.dirname, "dom0/watch.py")), script);
+  const directory = mkdtempSync(join(tmpdir(), "bench-screen-"));
+  try {
+    const { stubdom, extra } = guestOf(variant);
+    // dom0's end of the stub domain's screen; without a stub domain it is the guest's own.
+    const backend = variant === "dom0" ? {} : { device_model_args_pv: ["-vga", "xenfb"] };
+    const guest = await createGuest(host, {
+      name: "screen",
+      images: { hda: await bench.screen(directory) },
+      ...(stubdom !== undefined && { stubdom }),
+      extra: { ...extra, vnc: true, vnclisten: "127.0.0.1", vncunused: false, vga: "stdvga", ...backend },
+    });
+    const drawn = async (letter: string): Promise<void> => {
+      const from = guest.serialLines.length;
+      guest.type(letter);
+      await guest.waitForSerial("drawn", settings.patience, from);
+    };
+    const watch = async <Said>(...words: readonly (string | number)[]): Promise<Said> => {
+      const { stdout } = await host.run(["python3", script, "5900", ...words.map(String)], { timeout: 600 });
+      return JSON.parse(stdout) as Said;
+    };
+    try {
+      await guest.waitForSerial("ready", settings.patience);
+      await drawn("c");
+      const { milliseconds } = await watch<{ milliseconds: (number | null)[] }>(
+        "change",
+        settings.screenChanges,
+      );
+      const whole = milliseconds.filter((each) => each !== null);
+      if (whole.length === 0) throw new Error("no change of the screen came whole");
+      recorder.add(variant, "screen.change", quantile(whole, 0.5));
+      // It draws until it is destroyed.
+      guest.type("g");
+      const { pixels, updates, seconds } = await watch<ScreenRate>("rate", settings.screenSeconds);
+      recorder.add(variant, "screen.rate", pixels / (800 * 600) / seconds);
+      if (updates > 0) recorder.add(variant, "screen.update", (4 * pixels) / updates / 1000);
+    } finally {
+      await guest.destroy();
+      await gone(host, "screen");
+    }
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+/** What watch.py says of all that came while the guest drew. */
+interface ScreenRate {
+  readonly pixels: number;
+  readonly updates: number;
+  readonly seconds: number;
 }
 
 /** Saved to a file in dom0 and restored from it: with dom0's helper for our state disk, and without it. */

@@ -24,6 +24,9 @@ export interface Settings {
   readonly echoes: number;
   /** Guests at once. */
   readonly density: readonly number[];
+  /** Whole screens that a key brings, and seconds of drawing. */
+  readonly screenChanges: number;
+  readonly screenSeconds: number;
   /** Seconds for one guest to do all of it. */
   readonly patience: number;
 }
@@ -41,6 +44,8 @@ const full: Omit<Settings, "runs" | "groups" | "controller"> = {
   udpPackets: 5_000,
   echoes: 1_000,
   density: [1, 2, 4, 8],
+  screenChanges: 10,
+  screenSeconds: 30,
   patience: 1200,
 };
 
@@ -75,7 +80,7 @@ const counting: typeof full = {
 };
 
 /** Left out of the short version: each needs guests of its own. */
-const slow: readonly Group[] = ["density", "save"];
+const slow: readonly Group[] = ["density", "screen", "save"];
 /** The only ones with figures that mean anything when time follows instructions. */
 const counted: readonly Group[] = ["access", "disk", "network"];
 

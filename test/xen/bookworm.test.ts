@@ -5,10 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { buildRoot } from "../../bundler/root.ts";
+import { screenGuest } from "../../scripts/bench/screen-guest.ts";
 import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { screenGuest } from "./screen/guest.ts";
 import { full } from "./support.ts";
 
 let host: LabHost;

@@ -8,10 +8,10 @@ import { qemuKey } from "../../agent/screen/keys.ts";
 import { PROJECT } from "../../bundler/paths.ts";
 import { buildRoot } from "../../bundler/root.ts";
 import { encodePng } from "../../scripts/bench/png.ts";
+import { screenGuest } from "../../scripts/bench/screen-guest.ts";
 import { createGuest, type Guest, type GuestOptions } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { screenGuest } from "./screen/guest.ts";
 import { keyboard } from "./screen/keyboard.ts";
 import { Lines } from "./screen/lines.ts";
 import { type Picture, ppmHead } from "./screen/picture.ts";
@@ -265,7 +265,7 @@ async function measured(shown: Shown): Promise<{ changes: number[]; updatesPerSe
 
 // Two more guests, and figures that mean something on a quiet machine only.
 it.runIf(full)("a change on the whole screen, and screens a second, beside QEMU in dom0", async () => {
-  await host.push(join(PROJECT, "test/xen/screen/watch.py"), "/root/watch.py");
+  await host.push(join(PROJECT, "scripts/bench/dom0/watch.py"), "/root/watch.py");
   const figures: Record<string, Awaited<ReturnType<typeof measured>>> = {};
   for (const [name, options] of [
     ["ours", {}],

@@ -5,8 +5,8 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { screenGuest } from "../../../scripts/bench/screen-guest.ts";
 import { labTools } from "../../../scripts/lab/tools.ts";
-import { screenGuest } from "../../xen/screen/guest.ts";
 import { Lines } from "../../xen/screen/lines.ts";
 import { type Picture, parsePpm } from "../../xen/screen/picture.ts";
 

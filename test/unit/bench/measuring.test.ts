@@ -9,6 +9,7 @@ import {
   measureDensity,
   measureOnce,
   measureSave,
+  measureScreen,
 } from "../../../scripts/bench/measuring.ts";
 import { processScript } from "../../../scripts/bench/readings.ts";
 import { isAbsent, Recorder } from "../../../scripts/bench/results.ts";
@@ -40,7 +41,10 @@ class ScriptedHost extends XenHost {
   override spawn(command: string | readonly string[]): RemoteProcess {
     const words = typeof command === "string" ? [command] : command;
     const text = words.join(" ");
-    const process = new RemoteProcess(() => {});
+    // Whatever is typed has the guest draw.
+    const process = new RemoteProcess(() => {
+      setImmediate(() => process.receive(STDOUT, Buffer.from("drawn\n")));
+    });
     if (text.includes("xl console")) {
       this.#consoles.push(process);
       setImmediate(() => process.receive(STDOUT, Buffer.from(`${this.console.join("\n")}\n`)));
@@ -76,6 +80,8 @@ class ScriptedHost extends XenHost {
         `Name ID Mem VCPUs State Time(s)\nDomain-0 0 1024 1 r----- ${this.#tick(3)}.0\n${lines.join("\n")}\n`,
       );
     }
+    if (words[3] === "change") return done('{"milliseconds":[30,null,10,20]}\n');
+    if (words[3] === "rate") return done('{"updates":4,"pixels":960000,"seconds":2}\n');
     if (program !== "xl") {
       for (const name of words[0]?.includes("xl destroy") ? [...this.guests] : []) this.guests.delete(name);
       return done();
@@ -103,7 +109,13 @@ beforeEach(() => {
   host = new ScriptedHost();
   recorder = new Recorder();
   const settings = settingsOf({ quick: false, minios: false, icount: false });
-  bench = { host, recorder, settings: { ...settings, patience: 5 }, disk: async () => image };
+  bench = {
+    host,
+    recorder,
+    settings: { ...settings, patience: 5 },
+    disk: async () => image,
+    screen: async () => image,
+  };
 });
 
 afterEach(async () => {
@@ -181,4 +193,17 @@ test("save and restore", async () => {
   expect(median("save.restore")).toBeGreaterThanOrEqual(0);
   expect(median("save.console-save")).toMatch(/the one way/);
   expect([...host.guests]).toEqual([]);
+});
+
+test("the screen: changes that came whole, and what an update weighs", async () => {
+  host.console = ["ready"];
+  await measureScreen(bench, "dom0");
+  expect(median("screen.change")).toBe(20);
+  expect(median("screen.rate")).toBe(1);
+  expect(median("screen.update")).toBe(960);
+  expect([...host.guests]).toEqual([]);
+  await measureScreen(bench, "shell-stubdom");
+  expect(recorder.results(about).figures["screen.rate"]?.["shell-stubdom"]).toMatchObject({
+    absent: expect.stringContaining("screen"),
+  });
 });

@@ -1,13 +1,12 @@
+/** A guest that draws: test/xen/screen/guest.S, assembled in the build root. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { runInRoot } from "../../../bundler/debian.ts";
+import { runInRoot } from "../../bundler/debian.ts";
+import { PROJECT } from "../../bundler/paths.ts";
 
-const source = fileURLToPath(new URL("guest.S", import.meta.url));
-
-/** Makes the disk of guest.S in `directory`; gives its path. @param root where assembler and linker are */
+/** Makes its disk in `directory`; gives its path. @param root where assembler and linker are */
 export async function screenGuest(root: string, directory: string): Promise<string> {
-  writeFileSync(join(directory, "guest.S"), readFileSync(source));
+  writeFileSync(join(directory, "guest.S"), readFileSync(join(PROJECT, "test/xen/screen/guest.S")));
   const assemble = [
     "cd /build",
     "as --32 -o guest.o guest.S",
