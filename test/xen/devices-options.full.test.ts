@@ -29,7 +29,12 @@ describe("what xl create takes", () => {
       [],
     ],
     ["usbversion=2", { usbversion: 2 }, ["ich9-usb-ehci1", "ich9-usb-uhci1"], []],
-    ["soundhw=es1370 and videoram=32", { soundhw: "es1370", videoram: 32 }, ["ES1370", "vgamem_mb = 32"], []],
+    [
+      "soundhw=es1370 and videoram=32",
+      { soundhw: "es1370", vga: "stdvga", videoram: 32 },
+      ["ES1370", "vgamem_mb = 32"],
+      [],
+    ],
     ["soundhw=sb16", { soundhw: "sb16" }, ["sb16"], []],
   ])("%s", async (_, extra, there, absent) => {
     // Left paused: what QEMU has says enough.
