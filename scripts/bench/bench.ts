@@ -187,9 +187,7 @@ async function made({
     kind === "local"
       ? LocalHost.start()
       : LabHost.start({
-          dom0Memory: 1536,
           deterministic: icount,
-          cold: icount,
           // One thread does all of it, and does not hurry on a machine that has other work.
           ...(icount && { bootTimeout: 1800 }),
         }),

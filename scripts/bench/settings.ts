@@ -67,15 +67,15 @@ const quick: typeof full = {
 /** Medians that are the same in each run need few; what is not counted is only there because it comes along. */
 const counting: typeof full = {
   ...full,
-  portReads: 200,
-  mmioReads: 200,
+  portReads: 500,
+  mmioReads: 500,
   cpuRounds: 500_000,
   sequential: 8,
-  random: 50,
-  flushed: 50,
+  random: 200,
+  flushed: 200,
   tcpBytes: 64 << 10,
   udpPackets: 50,
-  echoes: 50,
+  echoes: 200,
   patience: 3600,
 };
 

@@ -5,7 +5,7 @@ import type { Dom0Image } from "./dom0-image.ts";
 export interface MachineOptions {
   /** MiB of the whole machine, 6144 by default; only what is used costs memory here. */
   readonly memory?: number;
-  /** MiB of dom0, 1024 by default. */
+  /** MiB of dom0, 1536 by default. */
   readonly dom0Memory?: number;
   readonly vcpus?: number;
   /** Further arguments for QEMU: devices, netdevs. */
@@ -65,7 +65,7 @@ export interface MachineFiles {
  * saved state of one can be loaded into the other.
  */
 export function machineArguments(options: MachineOptions, image: Dom0Image, files: MachineFiles): string[] {
-  const { memory = 6144, dom0Memory = 1024, vcpus = 2, deterministic = false } = options;
+  const { memory = 6144, dom0Memory = 1536, vcpus = 2, deterministic = false } = options;
   const xen = [
     `dom0_mem=${dom0Memory}M,max:${dom0Memory}M dom0_max_vcpus=1`,
     "com1=115200,8n1 console=com1 loglvl=all guest_loglvl=all sched=credit noreboot",

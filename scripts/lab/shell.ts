@@ -38,7 +38,7 @@ async function main(): Promise<number> {
     return 0;
   }
   const host = await progress.step("emulated Xen host", () =>
-    LabHost.start({ dom0: dom0Release(values.dom0), memory: Number(values.memory), cold: values.cold }),
+    LabHost.start({ dom0: dom0Release(values.dom0), memory: Number(values.memory), saved: !values.cold }),
   );
   try {
     if (existsSync(join(PROJECT, "dist/stubdom-linux-ramdisk"))) {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { buildRoot } from "../../bundler/root.ts";
 import { screenGuest } from "../../scripts/bench/screen-guest.ts";
-import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
+import { bootGuest, createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { full } from "./support.ts";
@@ -15,7 +15,7 @@ let host: LabHost;
 let guest: Guest | undefined;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "bookworm" });
+  host = await LabHost.start({ dom0: "bookworm", saved: true });
 });
 
 afterAll(async () => {
@@ -48,12 +48,12 @@ it("serves a guest that draws, and hears its keyboard and its serial port", asyn
   await guest?.destroy();
   const directory = mkdtempSync(join(tmpdir(), "bookworm-"));
   try {
-    guest = await createGuest(host, {
+    const options = {
       name: "draws",
       images: { hda: await screenGuest((await buildRoot()).path, directory) },
       extra: { hdtype: "ahci" },
-    });
-    await guest.waitForSerial("ready", 120);
+    };
+    guest = await bootGuest(host, options, "ready", 120);
     for (const mode of ["t", "a", "b"]) {
       const from = guest.serialLines.length;
       guest.type(mode);

@@ -15,7 +15,7 @@ let host: LabHost;
 let guest: Guest;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie" });
+  host = await LabHost.start({ saved: true });
   await randomFile(host, "/root/first.iso", 64 << 10);
   const options = {
     name: "changer",

@@ -9,7 +9,7 @@ import { phase, rounds, spread } from "./support.ts";
 let host: LabHost;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie" });
+  host = await LabHost.start({ saved: true });
 });
 
 afterAll(async () => {

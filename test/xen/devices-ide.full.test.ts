@@ -20,7 +20,7 @@ const sums: Record<string, string> = {};
 const file = (vdev: string) => `/root/ide/${vdev}.img`;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie" });
+  host = await LabHost.start({ saved: true });
   for (const vdev of [...ide, "xvde", ...scsi]) sums[vdev] = await randomFile(host, file(vdev), small);
   guest = await createGuest(host, {
     name: "ide",

@@ -45,7 +45,7 @@ async function setTable(name: string, table: string): Promise<void> {
 }
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie" });
+  host = await LabHost.start({ saved: true });
   await threeNetworks(host);
   raw = await fragileDisk("fragile", "/root/load/raw.img");
   await randomFile(host, "/root/load/scratch.img", small);

@@ -10,7 +10,7 @@ import { refused } from "./devices/refused.ts";
 let host: LabHost;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie" });
+  host = await LabHost.start({ saved: true });
   await threeNetworks(host);
 });
 

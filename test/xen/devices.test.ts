@@ -34,7 +34,7 @@ let qcow2: string;
 let refusal: Promise<string> | undefined;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie" });
+  host = await LabHost.start({ saved: true });
   await threeNetworks(host);
   raw = await randomFile(host, "/root/matrix/raw.img", small);
   qcow2 = await randomFile(host, "/root/matrix/plain.img", small);

@@ -50,7 +50,7 @@ describe("the stub domain's end", () => {
   it(
     `leaves what was flushed in dom0's files, ${times} times of ${times}, and what was not in none`,
     async () => {
-      host = await LabHost.start({ dom0: "trixie" });
+      host = await LabHost.start({ saved: true });
       const files = Object.values(disks);
       await host.run(`mkdir -p /root/flush && truncate -s 4M ${files.join(" ")}`);
       let guest = await createGuest(host, {

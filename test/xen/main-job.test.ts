@@ -13,7 +13,7 @@ import { phase, rounds } from "./support.ts";
 let host: LabHost;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie" });
+  host = await LabHost.start({ saved: true });
   console.log(`dom0 answers after ${(host.bootTime / 1000).toFixed(1)} s`);
 });
 

@@ -98,7 +98,6 @@ async function startSide(side: {
   const host = await LabHost.start({
     dom0: "trixie",
     memory: 4096,
-    dom0Memory: 1536,
     qemuArgs: [
       ...[
         "-netdev",

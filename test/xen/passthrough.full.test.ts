@@ -49,7 +49,6 @@ beforeAll(async () => {
   truncateSync(image, 256 * MIB);
   host = await LabHost.start({
     dom0: "trixie",
-    dom0Memory: 1536,
     vcpus: 1,
     qemuArgs: [...passthroughDevices(image), ...behindBridge],
   });

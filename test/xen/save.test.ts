@@ -15,7 +15,7 @@ let host: LabHost;
 let guest: Guest;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie", dom0Memory: 1536 });
+  host = await LabHost.start({ saved: true });
   await prepareNetwork(host);
   await installHelper(host);
   await startHelper(host);

@@ -38,7 +38,7 @@ let disk: string;
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), "stubdom-screen-"));
   disk = await screenGuest((await buildRoot()).path, directory);
-  host = await LabHost.start();
+  host = await LabHost.start({ saved: true });
   mkdirSync(pictures, { recursive: true });
 });
 

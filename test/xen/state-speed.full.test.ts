@@ -20,7 +20,7 @@ let host: LabHost;
 let guest: Guest;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "trixie", dom0Memory: 1536 });
+  host = await LabHost.start({ saved: true });
   await installHelper(host);
   await startHelper(host);
   // Never unpaused: its stub domain is all that is needed, and has the processor for itself as in a save.
