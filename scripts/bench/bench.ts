@@ -9,7 +9,7 @@ import { EmulatorFault } from "../lab/errors.ts";
 import { LabHost } from "../lab/host.ts";
 import { LocalHost } from "../lab/local.ts";
 import type { XenHost } from "../lab/xen-host.ts";
-import { compare, comparisonText } from "./compare.ts";
+import { COUNTED_TOLERANCE, compare, comparisonText } from "./compare.ts";
 import { GROUPS } from "./measures.ts";
 import {
   type Bench,
@@ -39,11 +39,13 @@ table.md and a picture a group, as SVG and PNG, in dist/bench; docs/bench.md exp
   --quick             less of everything, at most ten minutes on the emulated host
   --runs N            rounds (default 5, 2 with --quick or --icount)
   --only GROUP,...    of ${Object.keys(GROUPS).join(", ")}
+  --variants NAME,... of dom0, linux-stubdom, shell-stubdom, minios; dom0 is what the others are compared with
   --choices           our own settings beside others (joint of the NIC, disk) in place of the shell script
   --minios FILE       an ioemu-stubdom.gz that fits the host's Xen
   --host lab|local    the emulated host (default), or this machine's own Xen, as root
   --icount            emulated time follows executed instructions: slow, and the same figures each time
   --compare OLD.json  what has changed since; status 1 if something is worse beyond its tolerance
+  --tolerance PERCENT of what is counted (default 1): more when Xen and dom0 may not be the same as then
   --from FILE         measures nothing: table, pictures and comparison of results made before
   --output DIRECTORY  instead of dist/bench
   --help`;
@@ -120,6 +122,8 @@ async function main(): Promise<number> {
       host: { type: "string", default: "lab" },
       icount: { type: "boolean", default: false },
       compare: { type: "string" },
+      tolerance: { type: "string" },
+      variants: { type: "string" },
       from: { type: "string" },
       output: { type: "string", default: "dist/bench" },
       help: { type: "boolean", default: false },
@@ -129,13 +133,16 @@ async function main(): Promise<number> {
     console.log(USAGE);
     return 0;
   }
+  const tolerance = values.tolerance === undefined ? COUNTED_TOLERANCE : Number(values.tolerance) / 100;
+  if (!(tolerance > 0 && tolerance < 1))
+    throw new RangeError(`--tolerance ${values.tolerance}: must be from 1 to 99`);
   const old = values.compare === undefined ? undefined : read(values.compare);
   const results = values.from === undefined ? await made(values) : read(values.from);
   const files = writeAll(results, values.output);
   console.log(markdown(results));
   console.log(`${values.output}: ${files.join(", ")}`);
   if (old === undefined) return results.troubles.length > 0 ? 1 : 0;
-  const comparison = compare(old, results);
+  const comparison = compare(old, results, tolerance);
   console.log(`\nSince ${old.made.slice(0, 10)} (${old.commit}):\n${comparisonText(comparison)}`);
   return comparison.changes.some(({ verdict }) => verdict === "worse") ? 1 : 0;
 }
@@ -144,11 +151,19 @@ function read(file: string): Results {
   return parseResults(readFileSync(file, "utf8"), file);
 }
 
+/** @throws RangeError for a name that there is not, or not with these options */
+function variantOf(name: string, usual: readonly VariantName[]): VariantName {
+  const found = usual.find((each) => each === name);
+  if (found === undefined) throw new RangeError(`--variants ${name}: there are ${usual.join(", ")}`);
+  return found;
+}
+
 interface Values {
   readonly quick: boolean;
   readonly runs?: string | undefined;
   readonly only?: string | undefined;
   readonly choices: boolean;
+  readonly variants?: string | undefined;
   readonly minios?: string | undefined;
   readonly host: string;
   readonly icount: boolean;
@@ -160,6 +175,7 @@ async function made({
   runs,
   only,
   choices,
+  variants: named,
   minios,
   host: kind,
   icount,
@@ -175,12 +191,13 @@ async function made({
     ...(runs !== undefined && { runs: Number(runs) }),
     ...(only !== undefined && { only: only.split(",") }),
   });
-  const variants: VariantName[] = [
+  const usual: VariantName[] = [
     "dom0",
     "linux-stubdom",
     ...(choices ? CHOICES : (["shell-stubdom"] as const)),
+    ...(minios === undefined ? [] : (["minios"] as const)),
   ];
-  if (minios !== undefined) variants.push("minios");
+  const variants = named === undefined ? usual : named.split(",").map((name) => variantOf(name, usual));
   const order = interleaved(variants, settings.runs);
   const commit = (await capture(["git", "rev-parse", "--short", "HEAD"])).trim();
   const host = await progress.step("Xen host", async () =>

@@ -6,7 +6,7 @@ import { shortNumber } from "./table.ts";
 import { VARIANT_NAMES, type VariantName } from "./variants.ts";
 
 /** The same input gives the same figure where instructions are counted: any more is a change. */
-const countedTolerance = 0.01;
+export const COUNTED_TOLERANCE = 0.01;
 /** Elsewhere the least that is told from noise, whatever the spread of a few runs says. */
 const timedTolerance = 0.1;
 
@@ -30,7 +30,12 @@ export interface Comparison {
   readonly warnings: readonly string[];
 }
 
-export function compare(before: Results, after: Results): Comparison {
+/** @param countedTolerance where instructions are counted: more when the two hosts' parts are not the same */
+export function compare(
+  before: Results,
+  after: Results,
+  countedTolerance: number = COUNTED_TOLERANCE,
+): Comparison {
   const changes: Change[] = [];
   const missing: string[] = [];
   const counted = before.host.icount && after.host.icount;

@@ -13,7 +13,7 @@ import { guestDisk } from "../lab/guest-disk.ts";
 import { helperRuns, installHelper, startHelper, stopHelper } from "../lab/helper.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../lab/shell-stubdom.ts";
 import type { XenHost } from "../lab/xen-host.ts";
-import { MEASURES } from "./measures.ts";
+import { MEASURES, measure } from "./measures.ts";
 import { guestProbe } from "./probe.ts";
 import {
   leastMemory,
@@ -135,7 +135,7 @@ export async function measureOnce(bench: Bench, variant: VariantName, round: num
   const name = `bench${round}`;
   const wantedGroup = (id: string): boolean => settings.groups.some((group) => id.startsWith(`${group}.`));
   const add = (id: string, value: number): void => {
-    if (wantedGroup(id)) recorder.add(variant, id, value);
+    if (wantedGroup(id) && (!settings.counted || measure(id).counted)) recorder.add(variant, id, value);
   };
   const absent = (id: string, reason: string): void => {
     if (wantedGroup(id)) recorder.absent(variant, id, reason);

@@ -110,6 +110,20 @@ describe("settings", () => {
     for (const job of jobs) expect(job).toMatch(/^[a-z0-9:./-]+$/);
   });
 
+  test("counted, only what a counted figure needs is done", () => {
+    const jobs = guestJobs(settingsOf({ quick: false, minios: false, icount: true }));
+    const labels = jobs.map((job) => /^(?:probe:)?([^:]+)/.exec(job)?.[1]);
+    expect(labels).toEqual([
+      ...["port", "mmio", "cpu", "random-write", "random-read", "flush-write"],
+      ...["nic", "echo"],
+    ]);
+    const values = { ns: 1000, count: 10, bytes: 4096, p50: 1, p90: 2, p99: 3, max: 4 };
+    const ids = labels.flatMap((label = "") =>
+      label === "nic" ? [] : guestFigures(label, values).map(([id]) => id),
+    );
+    for (const { id } of MEASURES.filter(({ counted }) => counted)) expect(ids).toContain(id);
+  });
+
   test("figures in their units", () => {
     expect(guestFigures("port", { ns: 70_000, count: 10, p50: 5000 })).toEqual([["access.port", 5]]);
     // A lap of the loop is a thousand rounds.
