@@ -2,6 +2,7 @@
  * The event loop: epoll over the descriptors that JavaScript watches, one timer deadline, and the queue of
  * promise jobs. Each ready descriptor gets one call a round, so that no peer, however busy, starves another.
  */
+#include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -199,12 +200,32 @@ static struct watch *current_watch(int fd, uint32_t generation, uint8_t directio
     return w->generation == generation && (w->mask & direction) ? w : NULL;
 }
 
+/*
+ * Rings of garbage wait for a collection, and QuickJS by itself starts one when half as much again is in use: memory that
+ * QEMU could have. So one starts when there is time and a little has gathered; not before the first_collection, which is
+ * when QEMU runs. What is in use is looked at now and then, because counting it walks through the heap's free pieces.
+ */
+static void collect_when_grown(JSContext *ctx)
+{
+    enum { rounds_between = 64, growth = 64 << 10 };
+    static unsigned rounds;
+    /* More than QuickJS counts, which knows nothing of what the heap needs for itself. */
+    static size_t limit = first_collection + first_collection / 4;
+
+    if (++rounds % rounds_between || mallinfo2().uordblks <= limit)
+        return;
+    JS_RunGC(JS_GetRuntime(ctx));
+    limit = mallinfo2().uordblks + growth;
+}
+
 int event_loop_run(JSContext *ctx)
 {
     run_jobs(ctx);
     while (loop.watched > 0 || loop.deadline >= 0) {
         struct epoll_event events[events_a_round];
         int timeout = -1;
+
+        collect_when_grown(ctx);
 
         if (loop.deadline >= 0) {
             double left = loop.deadline - boot_time_ms();

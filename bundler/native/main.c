@@ -14,7 +14,7 @@ extern const uint8_t stubdom_bundle[];
 extern const uint32_t stubdom_bundle_size;
 
 /* A bound, not a budget: a bug or a hostile peer gets an exception, not the memory that QEMU needs. */
-enum { memory_limit = 24 << 20, stack_limit = 512 << 10, first_collection = 1 << 20 };
+enum { memory_limit = 24 << 20, stack_limit = 512 << 10 };
 
 static JSModuleDef *load_module(JSContext *ctx, const char *name, void *opaque)
 {

@@ -38,6 +38,8 @@ extern const struct bundled_module {
 } bundled_modules[] __attribute__((weak));
 
 /* event-loop.c */
+/* Bytes in use at which garbage is collected for the first time: QEMU runs then. */
+enum { first_collection = 1 << 20 };
 void mark_start(void); /* as soon as main() is entered */
 int event_loop_open(JSContext *ctx);
 /* Runs until exit() is called or nothing is left to wait for; returns the process's exit status. */

@@ -41,8 +41,8 @@ export interface JointPlatform extends RoutePlatform {
  */
 const QUEUE = 256;
 
-/** What dom0 gives its own ends of the vifs: no frame is ever meant for it. */
-const PORT_ADDRESS = "fe:ff:ff:ff:ff:ff";
+/** No frame is ever meant for it; those for fe:ff:ff:ff:ff:ff are for a bridge of dom0's that has vifs alone. */
+const PORT_ADDRESS = "fe:ff:ff:ff:ff:fe";
 
 /** QEMU's interface and its queue. */
 interface TapQueue {
