@@ -14,6 +14,7 @@ import { GROUPS } from "./measures.ts";
 import {
   type Bench,
   clearUp,
+  countingDisk,
   drawingDisk,
   measureDensity,
   measureOnce,
@@ -218,7 +219,7 @@ async function made({
       host,
       settings,
       recorder,
-      disk: measuringDisk,
+      disk: icount ? countingDisk : measuringDisk,
       screen: drawingDisk,
       ...(minios !== undefined && { minios }),
     };

@@ -8,11 +8,13 @@ import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { PROJECT } from "../../bundler/paths.ts";
 import { buildRoot } from "../../bundler/root.ts";
-import { createGuest, Guest, type GuestOptions, installStubdom } from "../lab/guest.ts";
+import { createGuest, Guest, type GuestOptions, installStubdom, stubdomSettings } from "../lab/guest.ts";
 import { guestDisk } from "../lab/guest-disk.ts";
 import { helperRuns, installHelper, startHelper, stopHelper } from "../lab/helper.ts";
+import { FIXED_PLACES } from "../lab/machine.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../lab/shell-stubdom.ts";
 import type { XenHost } from "../lab/xen-host.ts";
+import type { XlStubdom } from "../lab/xl-config.ts";
 import { MEASURES, measure } from "./measures.ts";
 import { guestProbe } from "./probe.ts";
 import {
@@ -56,9 +58,14 @@ export async function drawingDisk(directory: string): Promise<string> {
 }
 
 /** The test guest with the program that measures. */
-export async function measuringDisk(jobs: readonly string[]): Promise<string> {
+export async function measuringDisk(jobs: readonly string[], cmdline = "quiet"): Promise<string> {
   const probe = new Uint8Array(await guestProbe());
-  return guestDisk({ jobs, cmdline: "quiet", files: { probe } });
+  return guestDisk({ jobs, cmdline, files: { probe } });
+}
+
+/** The same, with {@link FIXED_PLACES}. */
+export function countingDisk(jobs: readonly string[]): Promise<string> {
+  return measuringDisk(jobs, `quiet ${FIXED_PLACES}`);
 }
 
 /** Brings all images into dom0 and starts the other end of the guests' connections. */
@@ -114,7 +121,7 @@ async function options(
   name: string,
   jobs: readonly string[],
 ): Promise<GuestOptions> {
-  const { extra = {}, ...own } = guestOf(variant);
+  const { extra = {}, stubdom } = guestOf(variant);
   return {
     name,
     memory: settings.guestMemory,
@@ -125,8 +132,13 @@ async function options(
     nics: [{ mac: "00:16:3e:00:0b:01", bridge: BRIDGE, model: "e1000" }],
     timeout: 300,
     extra: { ...(settings.controller === "ahci" ? { hdtype: "ahci" } : {}), ...extra },
-    ...own,
+    ...(stubdom !== undefined && { stubdom: settings.counted ? withFixedPlaces(stubdom) : stubdom }),
   };
+}
+
+function withFixedPlaces(stubdom: boolean | Partial<XlStubdom>): boolean | Partial<XlStubdom> {
+  const settings = stubdomSettings(stubdom);
+  return settings === undefined ? false : { ...settings, cmdline: `${settings.cmdline} ${FIXED_PLACES}` };
 }
 
 /** One round of one variant. What it cannot have is noted with its reason. */
