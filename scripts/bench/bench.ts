@@ -37,8 +37,8 @@ Measures a guest whose devices are emulated by QEMU in dom0, in our stub domain,
 shell script for process 1, and in MiniOS if there is one. Needs dist/ (npm run build). Leaves results.json,
 table.md and a picture a group, as SVG and PNG, in dist/bench; docs/bench.md explains them.
 
-  --quick             less of everything, at most ten minutes on the emulated host
-  --runs N            rounds (default 5, 2 with --quick or --icount)
+  --quick             less of everything, ten minutes on the emulated host
+  --runs N            rounds (default 5, 1 with --quick or --icount)
   --only GROUP,...    of ${Object.keys(GROUPS).join(", ")}
   --variants NAME,... of dom0, linux-stubdom, shell-stubdom, minios; dom0 is what the others are compared with
   --choices           our own settings beside others (joint of the NIC, disk) in place of the shell script

@@ -66,11 +66,42 @@ async function attachedDisk(): Promise<void> {
   await host.run(`until xenstore-exists ${node}; do sleep 0.02; done`, { timeout: 120 });
 }
 
+describe("in trouble", () => {
+  it("no room for the state: xl fails, the guest goes on", async () => {
+    await stopHelper(host);
+    await startHelper(host, "--limit 32K");
+    await expect(save()).rejects.toThrow(/exit status/);
+    expect(await guest.qemuDmLog()).toMatch(/save: failed: .*limit for one stub domain is 32768/);
+    await expectWorking(guest);
+    await stopHelper(host);
+    await startHelper(host);
+  });
+
+  it("the helper killed while saving: xl fails, the guest goes on, the next helper clears up", async () => {
+    const failing = expect(save()).rejects.toThrow(/exit status/);
+    await attachedDisk();
+    await stopHelper(host, "KILL");
+    await failing;
+    await expectWorking(guest);
+    await startHelper(host);
+  });
+});
+
 describe("over the state disk", () => {
   it("a checkpoint: the guest goes on", async () => {
     await save("/root/checkpoint", "-c");
     await expectWorking(guest);
     expect(await guest.qemuDmLog()).toMatch(/save: \d+ bytes of device state over the state disk/);
+  });
+
+  it("the device state alone, by our own command: whole, and the guest goes on", async () => {
+    const made = await host.run(`${program} dom0 save mover /root/devices.state`, { timeout: 120 });
+    expect(made.stdout).toMatch(/bytes of device state in/);
+    const report = JSON.parse((await host.run(`${program} dom0 inspect --json /root/devices.state`)).stdout);
+    expect(report).toMatchObject({ kind: "state disk", whole: true });
+    await host.run(`${program} dom0 extract /root/devices.state /root/devices.raw`);
+    expect((await host.run("head -c 4 /root/devices.raw")).stdout).toBe("QEVM");
+    await expectWorking(guest);
   });
 
   it(`${cycles} times saved and restored: nothing is lost`, async () => {
@@ -94,39 +125,9 @@ describe("over the state disk", () => {
     }
     console.log(`${cycles} cycles: save and restore, seconds: ${spread(times)}`);
   }, 7_200_000);
-
-  it("the device state alone, by our own command: whole, and the guest goes on", async () => {
-    const made = await host.run(`${program} dom0 save mover /root/devices.state`, { timeout: 120 });
-    expect(made.stdout).toMatch(/bytes of device state in/);
-    const report = JSON.parse((await host.run(`${program} dom0 inspect --json /root/devices.state`)).stdout);
-    expect(report).toMatchObject({ kind: "state disk", whole: true });
-    await host.run(`${program} dom0 extract /root/devices.state /root/devices.raw`);
-    expect((await host.run("head -c 4 /root/devices.raw")).stdout).toBe("QEVM");
-    await expectWorking(guest);
-  });
 });
 
-describe("in trouble", () => {
-  it("no room for the state: xl fails, the guest goes on", async () => {
-    await stopHelper(host);
-    await startHelper(host, "--limit 32K");
-    await expect(save()).rejects.toThrow(/exit status/);
-    expect(await guest.qemuDmLog()).toMatch(/save: failed: .*limit for one stub domain is 32768/);
-    await expectWorking(guest);
-    await stopHelper(host);
-    await startHelper(host);
-  });
-
-  it("the helper killed while saving: xl fails, the guest goes on, the next helper clears up", async () => {
-    const failing = expect(save()).rejects.toThrow(/exit status/);
-    await attachedDisk();
-    await stopHelper(host, "KILL");
-    await failing;
-    await expectWorking(guest);
-    await startHelper(host);
-  });
-});
-
+// The stub domain is a new one: in one life, console 1 serves one attempt.
 describe("without the helper", () => {
   it("over the consoles, and back; the same state changed by one bit is refused, and the guest not started", async () => {
     await stopHelper(host);

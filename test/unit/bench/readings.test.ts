@@ -138,7 +138,7 @@ describe("settings", () => {
     expect(settingsOf(choice)).toMatchObject({ runs: 5, controller: "ahci" });
     expect(settingsOf(choice).groups).toContain("density");
     const quick = settingsOf({ ...choice, quick: true, minios: true });
-    expect(quick).toMatchObject({ runs: 2, controller: "ide" });
+    expect(quick).toMatchObject({ runs: 1, controller: "ide" });
     expect(quick.groups).not.toContain("density");
     expect(settingsOf({ ...choice, icount: true }).groups).toEqual(["access", "disk", "network"]);
     expect(settingsOf({ ...choice, quick: true, only: ["save"], runs: 3 })).toMatchObject({
