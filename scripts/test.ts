@@ -56,7 +56,17 @@ function execute(part: string, program: string, args: readonly string[]): Promis
       createInterface(stream).on("line", (line) => console.log(`${part.padEnd(6)} | ${line}`));
     }
     child.once("error", reject);
-    child.once("close", (code) => resolve(code ?? 1));
+    child.once("exit", (code) => {
+      // Whoever it left behind would keep the pipes open for ever.
+      const patience = setTimeout(() => {
+        child.stdout.destroy();
+        child.stderr.destroy();
+      }, 2000);
+      child.once("close", () => {
+        clearTimeout(patience);
+        resolve(code ?? 1);
+      });
+    });
   });
 }
 
