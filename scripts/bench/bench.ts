@@ -14,7 +14,6 @@ import { GROUPS } from "./measures.ts";
 import {
   type Bench,
   clearUp,
-  countingDisk,
   drawingDisk,
   measureDensity,
   measureOnce,
@@ -44,9 +43,9 @@ table.md and a picture a group, as SVG and PNG, in dist/bench; docs/bench.md exp
   --choices           our own settings beside others (joint of the NIC, disk) in place of the shell script
   --minios FILE       an ioemu-stubdom.gz that fits the host's Xen
   --host lab|local    the emulated host (default), or this machine's own Xen, as root
-  --icount            emulated time follows executed instructions: slow, and the same figures each time
+  --icount            emulated time follows executed instructions: slow, and nearly the same figures each time
   --compare OLD.json  what has changed since; status 1 if something is worse beyond its tolerance
-  --tolerance PERCENT of what is counted (default 1): more when Xen and dom0 may not be the same as then
+  --tolerance PERCENT of what is counted (default 1, less than two boots differ by: BENCHMARKS.md)
   --from FILE         measures nothing: table, pictures and comparison of results made before
   --output DIRECTORY  instead of dist/bench
   --help`;
@@ -219,7 +218,7 @@ async function made({
       host,
       settings,
       recorder,
-      disk: icount ? countingDisk : measuringDisk,
+      disk: measuringDisk,
       screen: drawingDisk,
       ...(minios !== undefined && { minios }),
     };

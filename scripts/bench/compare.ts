@@ -5,7 +5,7 @@ import { cost, relativeSpread, type Summary } from "./statistics.ts";
 import { shortNumber } from "./table.ts";
 import { VARIANT_NAMES, type VariantName } from "./variants.ts";
 
-/** The same input gives the same figure where instructions are counted: any more is a change. */
+/** The aim where instructions are counted; two boots differ by more (BENCHMARKS.md), so that it may have to be more. */
 export const COUNTED_TOLERANCE = 0.01;
 /** Elsewhere the least that is told from noise, whatever the spread of a few runs says. */
 const timedTolerance = 0.1;
@@ -30,7 +30,7 @@ export interface Comparison {
   readonly warnings: readonly string[];
 }
 
-/** @param countedTolerance where instructions are counted: more when the two hosts' parts are not the same */
+/** @param countedTolerance the share by which what is counted may differ */
 export function compare(
   before: Results,
   after: Results,

@@ -8,13 +8,11 @@ import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { PROJECT } from "../../bundler/paths.ts";
 import { buildRoot } from "../../bundler/root.ts";
-import { createGuest, Guest, type GuestOptions, installStubdom, stubdomSettings } from "../lab/guest.ts";
+import { createGuest, Guest, type GuestOptions, installStubdom } from "../lab/guest.ts";
 import { guestDisk } from "../lab/guest-disk.ts";
 import { helperRuns, installHelper, startHelper, stopHelper } from "../lab/helper.ts";
-import { FIXED_PLACES } from "../lab/machine.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../lab/shell-stubdom.ts";
 import type { XenHost } from "../lab/xen-host.ts";
-import type { XlStubdom } from "../lab/xl-config.ts";
 import { MEASURES, measure } from "./measures.ts";
 import { guestProbe } from "./probe.ts";
 import {
@@ -58,14 +56,9 @@ export async function drawingDisk(directory: string): Promise<string> {
 }
 
 /** The test guest with the program that measures. */
-export async function measuringDisk(jobs: readonly string[], cmdline = "quiet"): Promise<string> {
+export async function measuringDisk(jobs: readonly string[]): Promise<string> {
   const probe = new Uint8Array(await guestProbe());
-  return guestDisk({ jobs, cmdline, files: { probe } });
-}
-
-/** The same, with {@link FIXED_PLACES}. */
-export function countingDisk(jobs: readonly string[]): Promise<string> {
-  return measuringDisk(jobs, `quiet ${FIXED_PLACES}`);
+  return guestDisk({ jobs, cmdline: "quiet", files: { probe } });
 }
 
 /** Brings all images into dom0 and starts the other end of the guests' connections. */
@@ -121,7 +114,7 @@ async function options(
   name: string,
   jobs: readonly string[],
 ): Promise<GuestOptions> {
-  const { extra = {}, stubdom } = guestOf(variant);
+  const { extra = {}, ...own } = guestOf(variant);
   return {
     name,
     memory: settings.guestMemory,
@@ -132,13 +125,8 @@ async function options(
     nics: [{ mac: "00:16:3e:00:0b:01", bridge: BRIDGE, model: "e1000" }],
     timeout: 300,
     extra: { ...(settings.controller === "ahci" ? { hdtype: "ahci" } : {}), ...extra },
-    ...(stubdom !== undefined && { stubdom: settings.counted ? withFixedPlaces(stubdom) : stubdom }),
+    ...own,
   };
-}
-
-function withFixedPlaces(stubdom: boolean | Partial<XlStubdom>): boolean | Partial<XlStubdom> {
-  const settings = stubdomSettings(stubdom);
-  return settings === undefined ? false : { ...settings, cmdline: `${settings.cmdline} ${FIXED_PLACES}` };
 }
 
 /** One round of one variant. What it cannot have is noted with its reason. */
@@ -338,7 +326,7 @@ export async function measureDensity(bench: Bench, variant: VariantName): Promis
   );
 }
 
-/** dom0/watch.py is the viewer, in dom0; the guest is test/xen/screen/guest.S, whose clock is nobody's. */
+/** dom0/watch.py is the viewer, in dom0; the guest, test/xen/screen/guest.S, only draws. */
 export async function measureScreen(bench: Bench, variant: VariantName): Promise<void> {
   const { host, settings, recorder } = bench;
   if (variant === "shell-stubdom") {

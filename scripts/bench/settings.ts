@@ -5,7 +5,7 @@ export interface Settings {
   /** Rounds; each variant is measured once in each. */
   readonly runs: number;
   readonly groups: readonly Group[];
-  /** Only what is the same in each run when time follows instructions. */
+  /** Only medians: means have dom0's own work in them, which comes when it comes. For time that follows instructions. */
   readonly counted: boolean;
   /** Of the guest's disks. MiniOS' QEMU knows no AHCI, so that all have IDE when it takes part. */
   readonly controller: "ahci" | "ide";
@@ -66,7 +66,7 @@ const quick: typeof full = {
   echoes: 200,
 };
 
-/** Medians that are the same in each run need few. */
+/** Medians of what does not depend on this machine need few. */
 const counting: typeof full = {
   ...full,
   portReads: 500,
