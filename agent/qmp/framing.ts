@@ -343,19 +343,19 @@ export class LineScanner {
   }
 
   /**
-   * @param onMessage called for each message that ends in `chunk`; `greeting` and replies are `answer`s
-   * @returns the index after each line that ends in `chunk`
+   * @param onMessage called for each message that ends in `chunk`, before the end of its line is told; `greeting`
+   *   and replies are `answer`s
+   * @returns the index after each line that ends in `chunk`; to be asked for all of them
    * @throws QmpFramingError
    */
-  push(chunk: Uint8Array, onMessage: (kind: "event" | "answer") => void): number[] {
-    const lineEnds: number[] = [];
+  *push(chunk: Uint8Array, onMessage: (kind: "event" | "answer") => void): Generator<number, void> {
     let index = 0;
     while (index >= 0 && index < chunk.length) {
       const value = chunk[index] ?? 0;
       if (this.#scanner.idle && isSpace(value)) {
         index++;
         this.#atStart = value === newline;
-        if (this.#atStart) lineEnds.push(index);
+        if (this.#atStart) yield index;
         continue;
       }
       this.#atStart = false;
@@ -363,6 +363,5 @@ export class LineScanner {
       if (index >= 0)
         onMessage(this.#scanner.members.some(({ key }) => key === "event") ? "event" : "answer");
     }
-    return lineEnds;
   }
 }

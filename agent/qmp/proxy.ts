@@ -32,13 +32,24 @@ export interface SessionSummary {
 }
 
 /**
+ * Most bytes of events that wait for an answer to go out with. One is some 200 bytes long, and QEMU sends those that
+ * a guest can cause at will once a second at most.
+ */
+const heldEvents = 16 * 1024;
+
+/**
  * One session of the toolstack, from its connection to its end, over one connection of its own to QEMU: QEMU
  * itself then greets each session and forgets its half-written commands and its capabilities, and nothing
  * of one session can reach the next.
  *
  * All bytes pass unchanged, in order, no faster than the other side takes them, but for the commands named
  * in the rules. One that is taken over, or that its gate refuses, waits until QEMU has answered every command
- * before it; those after it wait for its answer. When the session ends, nobody waits for one under way. Both
+ * before it; those after it wait for its answer.
+ *
+ * What QEMU says unasked, which is events, goes out before its next answer, or when 16 KiB have gathered: between
+ * two commands libxl may hang up at any moment, and what then reaches dom0's vchan-socket-proxy ends it by SIGPIPE
+ * (xen: tools/vchan/vchan-socket-proxy.c writes to a socket that libxl has closed), and QMP with it for the guest's
+ * life. When the session ends, nobody waits for one under way. Both
  * streams are closed when the promise resolves; it never rejects.
  */
 export function proxySession(
@@ -57,8 +68,11 @@ class Session {
   #whenQuiet: (() => void) | undefined;
   /** An answer of ours, to be sent between two lines of QEMU's. */
   #answer: Uint8Array | undefined;
-  /** Whether what was passed to the toolstack so far ends with a whole line. */
-  #lineStart = true;
+  readonly #lines = new LineScanner();
+  /** Whether the line that QEMU is in began when nothing was owed. */
+  #holding = false;
+  /** Those lines, and what there is of the last. */
+  #held = new Uint8Array(0);
   #summary: SessionSummary | undefined;
   #end: () => void = () => {};
   /** Resolves when either side has ended the session. */
@@ -141,6 +155,11 @@ class Session {
     }
   }
 
+  /** Whether what was passed to the toolstack so far ends with a whole line. */
+  get #lineStart(): boolean {
+    return this.#lines.atStart || this.#holding;
+  }
+
   #quiet(): Promise<void> {
     return new Promise((resolve) => {
       this.#whenQuiet = () => {
@@ -154,29 +173,55 @@ class Session {
 
   /** Between two lines: at once, or when the line that QEMU is in the middle of has ended. */
   async #send(answer: Uint8Array): Promise<void> {
-    if (this.#lineStart) return this.toolstack.write(answer);
+    if (this.#lines.atStart) return this.toolstack.write(concatBytes([this.#released(), answer]));
+    if (this.#holding) return this.toolstack.write(answer);
     this.#answer = answer;
     // Its bytes go out with QEMU's next line; what the toolstack sent after it waits for that.
     await this.#quiet();
   }
 
   async #passReplies(): Promise<void> {
-    const lines = new LineScanner();
     for (let chunk = await this.qemu.read(); chunk !== null; chunk = await this.qemu.read()) {
-      let passed = 0;
-      const parts: Uint8Array[] = [];
-      for (const end of lines.push(chunk, (kind) => this.#answered(kind))) {
-        if (this.#answer === undefined) break;
-        parts.push(chunk.subarray(passed, end), this.#answer);
-        passed = end;
-        this.#answer = undefined;
-      }
-      if (passed < chunk.length) parts.push(chunk.subarray(passed));
-      this.#lineStart = lines.atStart;
-      const written = this.toolstack.write(parts.length === 1 ? (parts[0] ?? chunk) : concatBytes(parts));
+      const parts = this.#sorted(chunk);
+      const written =
+        parts.length > 0 &&
+        this.toolstack.write(parts.length === 1 ? (parts[0] ?? chunk) : concatBytes(parts));
       this.#whenQuiet?.();
       await written;
     }
+    await this.toolstack.write(this.#released());
+  }
+
+  /** What goes out now that `chunk` is there. */
+  #sorted(chunk: Uint8Array): Uint8Array[] {
+    const parts: Uint8Array[] = [];
+    let start = 0;
+    if (this.#lines.atStart) this.#holding = this.#unanswered === 0;
+    for (const end of this.#lines.push(chunk, (kind) => this.#answered(kind))) {
+      parts.push(...this.#passed(chunk.subarray(start, end)));
+      start = end;
+      if (this.#answer !== undefined) parts.push(this.#answer);
+      this.#answer = undefined;
+      this.#holding = this.#unanswered === 0;
+    }
+    if (start < chunk.length) parts.push(...this.#passed(chunk.subarray(start)));
+    return parts;
+  }
+
+  #passed(part: Uint8Array): Uint8Array[] {
+    if (this.#holding) {
+      this.#held = concatBytes([this.#held, part]);
+      if (this.#held.length <= heldEvents) return [];
+      this.#holding = false;
+      return [this.#released()];
+    }
+    return this.#held.length > 0 ? [this.#released(), part] : [part];
+  }
+
+  #released(): Uint8Array {
+    const held = this.#held;
+    this.#held = new Uint8Array(0);
+    return held;
   }
 
   #answered(kind: "event" | "answer"): void {

@@ -138,8 +138,8 @@ test("lines of QEMU's are followed without holding them", () => {
     const scanner = new LineScanner();
     const kinds: string[] = [];
     const note = (kind: string) => kinds.push(kind);
-    const ends = scanner.push(bytes.subarray(0, cut), note);
-    const rest = scanner.push(bytes.subarray(cut), note);
+    const ends = [...scanner.push(bytes.subarray(0, cut), note)];
+    const rest = [...scanner.push(bytes.subarray(cut), note)];
     expect(
       [...ends, ...rest.map((end) => end + cut)].map((end) => stream.slice(0, end).split("\n").length),
     ).toEqual([2, 3, 4]);

@@ -121,6 +121,73 @@ describe("passing through", () => {
   });
 });
 
+describe("an event", () => {
+  const event = '{"event": "RTC_CHANGE"}\r\n';
+  const reply = '{"return": {}}\r\n';
+
+  test("that comes when nothing is asked waits for the next answer, in order", async () => {
+    const { toolstack, qemu, summary } = bareSession();
+    await qemu.send(greeting + event + event);
+    await toolstack.until(greeting);
+    for (let round = 0; round < 50; round++) await settle();
+    expect(toolstack.text).toBe(greeting);
+    await toolstack.send('{"execute":"a"}');
+    await qemu.until("a");
+    await qemu.send('{"event": "STOP"}\r\n');
+    await toolstack.until("STOP");
+    await qemu.send(reply + event);
+    await toolstack.until(reply);
+    for (let round = 0; round < 50; round++) await settle();
+    expect(toolstack.text).toBe(`${greeting}${event}${event}{"event": "STOP"}\r\n${reply}`);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("in the middle of which a command is sent waits for the answer as well", async () => {
+    const { toolstack, qemu, summary } = bareSession();
+    await qemu.send(`${greeting}{"event": "RTC_`);
+    await toolstack.until(greeting);
+    await toolstack.send('{"execute":"a"}');
+    await qemu.until("a");
+    await qemu.send('CHANGE"}\r\n');
+    for (let round = 0; round < 50; round++) await settle();
+    expect(toolstack.text).toBe(greeting);
+    await qemu.send(reply);
+    await toolstack.until(reply);
+    expect(toolstack.text).toBe(greeting + event + reply);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("goes out unasked when 16 KiB have gathered", async () => {
+    const { toolstack, qemu, summary } = bareSession({}, 500);
+    await qemu.send(greeting);
+    const flood = event.repeat(Math.ceil((100 * 1024) / event.length));
+    await qemu.send(flood);
+    await toolstack.until(event);
+    for (let round = 0; round < 2000; round++) await settle();
+    const held = greeting.length + flood.length - toolstack.text.length;
+    expect(held).toBeLessThanOrEqual(16 * 1024);
+    await toolstack.send('{"execute":"a"}');
+    await qemu.until("a");
+    await qemu.send(reply);
+    await toolstack.until(reply);
+    expect(toolstack.text).toBe(greeting + flood + reply);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("is not lost when QEMU ends", async () => {
+    const { toolstack, qemu, summary } = bareSession();
+    await qemu.send(greeting + event);
+    await toolstack.until(greeting);
+    qemu.stream.close();
+    await summary;
+    await toolstack.done;
+    expect(toolstack.text).toBe(greeting + event);
+  });
+});
+
 describe("the end of a session", () => {
   test.each([
     ["", 0],
@@ -233,8 +300,11 @@ describe("taking over a command", () => {
     while (!log.includes("save begins")) await settle();
     expect(log).toEqual(["stop", "query-status", "save begins"]);
     await qemu.event("STOP");
-    await toolstack.until("STOP");
+    for (let round = 0; round < 20; round++) await settle();
+    expect(toolstack.text).not.toContain("STOP");
     finish();
+    await toolstack.until('"id": 3');
+    expect(toolstack.text).toMatch(/STOP[^\n]*\n\{"return": "saved"/);
     while (log.filter((line) => line === "save begins").length < 2) await settle();
     finish();
     await toolstack.until('"id": 5');
@@ -246,30 +316,49 @@ describe("taking over a command", () => {
     await summary;
   });
 
-  test("waits for the end of a line that QEMU is in the middle of", async () => {
+  /** A session whose `save` ends when it is told to. */
+  async function saving() {
     let finish: (value: string) => void = () => {};
-    const { toolstack, qemu, summary } = bareSession({
+    const parts = bareSession({
       save: () =>
         new Promise((resolve) => {
           finish = resolve;
         }),
     });
-    await qemu.send(greeting);
-    await toolstack.send('{"execute":"save"}{"execute":"next"}');
-    await toolstack.until(greeting);
-    await qemu.send('{"event": "ST');
-    await toolstack.until("ST");
-    finish("saved");
+    await parts.qemu.send(greeting);
+    await parts.toolstack.until(greeting);
+    return { ...parts, finish: () => finish("saved") };
+  }
+
+  test("waits for the end of a line that QEMU is in the middle of", async () => {
+    const { toolstack, qemu, summary, finish } = await saving();
+    await toolstack.send('{"execute":"first"}{"execute":"save"}{"execute":"next"}');
+    await qemu.until("first");
+    await qemu.send('{"return": 1}');
+    await toolstack.until('{"return": 1}');
     for (let round = 0; round < 20; round++) await settle();
-    expect(toolstack.lines).toHaveLength(1);
-    expect(qemu.text).toBe("");
-    await qemu.send('OP"}\r\n{"event": "MORE"}\r\n');
+    finish();
+    expect(qemu.text).toBe('{"execute":"first"}');
+    await qemu.send('\r\n{"event": "MORE"}\r\n');
+    for (let round = 0; round < 20; round++) await settle();
+    finish();
     await qemu.until("next");
-    expect(toolstack.lines.slice(1)).toEqual([
-      '{"event": "STOP"}',
-      '{"return": "saved"}',
-      '{"event": "MORE"}',
-    ]);
+    expect(toolstack.lines.slice(1)).toEqual(['{"return": 1}', '{"event": "MORE"}', '{"return": "saved"}']);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("does not wait for the end of an event", async () => {
+    const { toolstack, qemu, summary, finish } = await saving();
+    await qemu.send('{"event": "FIRST"}\r\n{"event": "SEC');
+    await toolstack.send('{"execute":"save"}{"execute":"next"}');
+    for (let round = 0; round < 20; round++) await settle();
+    finish();
+    await qemu.until("next");
+    expect(toolstack.lines.slice(1)).toEqual(['{"return": "saved"}']);
+    await qemu.send('OND"}\r\n{"return": 2}\r\n');
+    await toolstack.until('{"return": 2}\r\n');
+    expect(toolstack.lines.slice(2)).toEqual(['{"event": "FIRST"}', '{"event": "SECOND"}', '{"return": 2}']);
     toolstack.stream.close();
     await summary;
   });
