@@ -72,7 +72,7 @@ class Session {
   /** Whether the line that QEMU is in began when nothing was owed. */
   #holding = false;
   /** Those lines, and what there is of the last. */
-  #held = new Uint8Array(0);
+  #held: Uint8Array = new Uint8Array(0);
   #summary: SessionSummary | undefined;
   #end: () => void = () => {};
   /** Resolves when either side has ended the session. */

@@ -203,7 +203,8 @@ static struct watch *current_watch(int fd, uint32_t generation, uint8_t directio
 /*
  * Rings of garbage wait for a collection, and QuickJS by itself starts one when half as much again is in use: memory that
  * QEMU could have. So one starts between two rounds of the loop when a little has gathered; not before the
- * first_collection, which is when QEMU runs. What is in use is looked at now and then, because counting it walks through the heap's free pieces.
+ * first_collection, which is when QEMU runs. What is in use is looked at now and then, because counting it walks
+ * through the heap's free pieces.
  */
 static void collect_when_grown(JSContext *ctx)
 {
