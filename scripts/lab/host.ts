@@ -12,7 +12,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { tmpdir } from "node:os";
+import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { cached, digest, logFile } from "../../bundler/cache.ts";
 import { run } from "../../bundler/exec.ts";
@@ -331,7 +331,9 @@ function savedHost(options: HostOptions, tools: Tools, image: Dom0Image): Promis
   const release = options.dom0 ?? "trixie";
   const files = { console: "", control: "", disk: { file: image.disk, format: "qcow2" } } as const;
   const machine = machineArguments(options, image, files).join("\0");
-  return cached(`lab-host-${release}`, digest({ machine, tools: tools.root }), (directory) =>
+  // The emulated TSC ticks as this processor's does, and Xen has measured it.
+  const processor = cpus()[0]?.model ?? "";
+  return cached(`lab-host-${release}`, digest({ machine, processor, tools: tools.root }), (directory) =>
     progress.step(`booting the emulated host once (${release})`, () =>
       LabHost.save({ ...options, dom0: release }, tools, image, directory),
     ),

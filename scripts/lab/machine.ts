@@ -82,9 +82,9 @@ export function machineArguments(options: MachineOptions, image: Dom0Image, file
     ["-machine", "q35"],
     // With SMAP or SMEP dom0 dies at boot under QEMU's emulated SVM.
     // With x2APIC, QEMU's counting of instructions ends at the first write to the timer's register ("Bad icount read").
-    // Its counter of ticks is no processor's, so that Xen emulates the guests'; and QEMU tells Xen of an RDTSCP as of an
-    // RDTSC, which stops the guest that has it.
-    ["-cpu", `max,-smap,-smep${deterministic ? ",-x2apic,-rdtscp" : ""}`],
+    // An invariant TSC, which QEMU's emulation has and does not tell of: without one Xen emulates each RDTSC of all
+    // domains but dom0, which is not so on a processor of today (xen: arch/x86/time.c, tsc_set_info()).
+    ["-cpu", `max,-smap,-smep,+invtsc,x-force-features=on${deterministic ? ",-x2apic" : ""}`],
     ["-smp", String(vcpus)],
     ["-m", `${memory}M`],
     ["-display", "none"],

@@ -20,7 +20,7 @@ import {
 } from "./devices/guests.ts";
 import { loadTests } from "./devices/load.ts";
 import { silenceTests } from "./devices/silence.ts";
-import { inStubdom, randomFile, waitForLog, withShell } from "./support.ts";
+import { inStubdom, randomFile, tellOnFailure, waitForLog, withShell } from "./support.ts";
 
 const small = 256 << 10;
 
@@ -76,6 +76,8 @@ beforeAll(async () => {
 afterAll(async () => {
   await host?.stop();
 });
+
+tellOnFailure(() => host, "load");
 
 describe("three NICs, four serial ports and a CD drive", () => {
   silenceTests(() => guest, { devid: 1, own: ownOf(1), name: () => nicName(guest, 1) });

@@ -3,12 +3,12 @@
  * QEMU: over the state disk, over the consoles, and when something is in the way.
  */
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFailed } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { bootGuest, Guest } from "../../scripts/lab/guest.ts";
 import { helperLog, installHelper, program, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { expectNoLeaks, expectWorking, prepareNetwork, steadyClock, workingDisk } from "./save-support.ts";
-import { full, inStubdom, rounds, spread, withShell } from "./support.ts";
+import { full, inStubdom, rounds, spread, tellOnFailure, withShell } from "./support.ts";
 
 const cycles = rounds(1, 30);
 let host: LabHost;
@@ -34,15 +34,7 @@ afterAll(async () => {
   await host?.stop();
 });
 
-/** A failure of the fifteenth cycle cannot be had again for the asking: what dom0 knows of it is printed. */
-const evidence = `xl list; ps ax | grep -E 'vchan|qemu|xl ' ; ls /var/run/xen; dmesg | tail -n 20; xl dmesg | tail -n 30
-  tail -n 40 /var/log/xen/qemu-dm-mover*.log; tail -n 20 /var/log/xen/xl-mover*.log /var/log/xen/*vchan*`;
-
-beforeEach(() => {
-  onTestFailed(async () => {
-    console.log((await host.run(evidence, { accept: "any" })).stdout);
-  });
-});
+tellOnFailure(() => host, "mover");
 
 afterEach(async () => {
   await expectNoLeaks(host);

@@ -1,6 +1,6 @@
 /** What the tests on the emulated host share; the host itself is in scripts/lab. */
 
-import { expect } from "vitest";
+import { beforeEach, expect, onTestFailed } from "vitest";
 import type { Guest } from "../../scripts/lab/guest.ts";
 import type { XenHost } from "../../scripts/lab/xen-host.ts";
 
@@ -94,4 +94,15 @@ export function phase(agent: Record<string, string>, name: string): number {
   const value = Number(agent[`phases/${name}`]);
   expect(value, `phases/${name}`).toBeGreaterThan(0);
   return value;
+}
+
+/** A failure after fifteen minutes cannot be had again for the asking: what dom0 knows of the guest is printed. */
+export function tellOnFailure(hostOf: () => XenHost, name: string): void {
+  const script = `xl list; ps ax | grep -E 'vchan|qemu|xl '; ls /var/run/xen; dmesg | tail -n 20; xl dmesg | tail -n 30
+    cd /var/log/xen; tail -n 40 qemu-dm-${name}*.log; tail -n 20 xl-${name}*.log *vchan*`;
+  beforeEach(() => {
+    onTestFailed(async () => {
+      console.log((await hostOf().run(script, { accept: "any" })).stdout);
+    });
+  });
 }
