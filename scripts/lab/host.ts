@@ -10,7 +10,8 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -139,7 +140,9 @@ export class LabHost extends XenHost {
       // dom0's end sees the lab go, ends what it had for it and waits for the next one; then it is quiet.
       host.#channel?.close(new LabError("the host is being saved"));
       await sleep(5 * SECOND);
-      const monitor = await openMonitor(join(directory, MONITOR));
+      const monitor = await openMonitor(
+        await host.#reach(join(directory, MONITOR), Date.now() + LOAD_TIMEOUT),
+      );
       await monitor.execute("stop");
       await monitor.execute("migrate", { uri: `file:${join(directory, SAVED_STATE)}` });
       for (;;) {
@@ -229,8 +232,7 @@ export class LabHost extends XenHost {
   /** Lets a machine run whose state was saved: it was stopped then, and is now until told otherwise. */
   async #resume(): Promise<void> {
     const path = join(this.directory, MONITOR);
-    await this.#appears(path, Date.now() + LOAD_TIMEOUT);
-    const monitor = await openMonitor(path);
+    const monitor = await openMonitor(await this.#reach(path, Date.now() + LOAD_TIMEOUT));
     try {
       const deadline = Date.now() + LOAD_TIMEOUT;
       for (;;) {
@@ -247,10 +249,18 @@ export class LabHost extends XenHost {
     }
   }
 
-  /** Resolves when QEMU has made a socket. */
-  async #appears(path: string, deadline: number): Promise<void> {
-    while (!existsSync(path)) {
+  /** A connection to a socket of QEMU's, once it listens there: it makes the file first. */
+  async #reach(path: string, deadline: number): Promise<Socket> {
+    for (;;) {
       if (this.#fault !== undefined) throw this.#fault;
+      const socket = connect(path);
+      try {
+        await once(socket, "connect");
+        return socket;
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code !== "ENOENT" && code !== "ECONNREFUSED") throw error;
+      }
       if (Date.now() > deadline) throw new HostStall("QEMU does not start", this.log);
       await sleep(20);
     }
@@ -258,11 +268,7 @@ export class LabHost extends XenHost {
 
   async #connect(path: string, timeout: number): Promise<void> {
     const deadline = Date.now() + timeout;
-    await this.#appears(path, deadline);
-    const socket = await new Promise<Socket>((resolve, reject) => {
-      const opened = connect(path, () => resolve(opened));
-      opened.once("error", reject);
-    });
+    const socket = await this.#reach(path, deadline);
     const channel = new ControlChannel(socket);
     this.#channel = channel;
     const left = Math.max(deadline - Date.now(), 1);

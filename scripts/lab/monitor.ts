@@ -1,6 +1,6 @@
 /** Just enough of QMP (docs/interop/qmp-spec.rst) to save the state of the emulated machine. */
 
-import { connect } from "node:net";
+import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { LabError } from "./errors.ts";
 
@@ -10,9 +10,8 @@ export interface Monitor {
   close(): void;
 }
 
-/** Connects to a QMP socket and leaves the negotiation behind. One command at a time. */
-export async function openMonitor(path: string): Promise<Monitor> {
-  const socket = connect(path);
+/** Leaves the negotiation on a QMP socket behind. One command at a time. */
+export async function openMonitor(socket: Socket): Promise<Monitor> {
   const lines = createInterface({ input: socket })[Symbol.asyncIterator]();
   const execute = async (command: string, args?: object): Promise<unknown> => {
     socket.write(`${JSON.stringify({ execute: command, ...(args ? { arguments: args } : {}) })}\n`);
