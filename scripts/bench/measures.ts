@@ -76,7 +76,8 @@ export const MEASURES: readonly Measure[] = [
     ["flush-write", "write anywhere, 4 KiB, each flushed", "1/s", "more"],
     ["read-p50", "read anywhere, 4 KiB: median", "µs", "less", "counted"],
     ["write-p50", "write anywhere, 4 KiB: median", "µs", "less", "counted"],
-    ["flush-p50", "write anywhere, 4 KiB, flushed: median", "µs", "less", "counted"],
+    // Not counted: it waits for the disk of the emulated host, which answers in real time.
+    ["flush-p50", "write anywhere, 4 KiB, flushed: median", "µs", "less"],
     ["read-p99", "read anywhere, 4 KiB: 99 of 100 take at most", "µs", "less"],
   ]),
   ...table("network", [

@@ -29,8 +29,8 @@ import { withTimeout, XenHost } from "./xen-host.ts";
 export interface HostOptions extends MachineOptions {
   readonly dom0?: Dom0Release;
   /**
-   * Go on from the state of a host that had just booted, saved once in the cache, instead of booting: 5 s, not 35. For a
-   * machine without `qemuArgs`, which saved states are not made for, nothing changes.
+   * Go on from the state of a host that had just booted, saved once in the cache, instead of booting: 5 s, not 25. For a
+   * machine with `qemuArgs` or that counts instructions, which saved states are not made for, nothing changes.
    */
   readonly saved?: boolean;
   /** Where logs go; by default a new directory that `stop` removes unless the host failed. */

@@ -13,7 +13,7 @@ export interface MachineOptions {
   /** Further words for Xen's and for dom0's kernel command line. */
   readonly xenArgs?: readonly string[];
   readonly kernelArgs?: readonly string[];
-  /** Emulated time follows executed instructions: slower, single-threaded, nearly the same figures each run. */
+  /** Emulated time follows executed instructions: slower, single-threaded, the same figures each run, within 1 %. */
   readonly deterministic?: boolean;
 }
 
