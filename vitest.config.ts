@@ -1,7 +1,11 @@
 import { defineConfig } from "vitest/config";
 
 const minute = 60_000;
-const onXen = { testTimeout: 20 * minute, hookTimeout: 10 * minute };
+const onXen = {
+  testTimeout: 20 * minute,
+  hookTimeout: 10 * minute,
+  setupFiles: ["test/xen/emulator.ts"],
+};
 /** Not run but with `scripts/test --full`: too long for every run, or with too little time on a machine that is busy. */
 const full = "test/xen/**/*.full.test.ts";
 const short = process.env.LINUX_STUBDOM_FULL === undefined;

@@ -7,10 +7,11 @@
  *     await guest.destroy();
  */
 
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
 import type { RemoteProcess } from "./channel.ts";
+import { dealtWithFaults, keepFault } from "./emulator-faults.ts";
 import { EmulatorFault, LabError, RemoteFailure, Timeout } from "./errors.ts";
 import { lineSplitter, type XenHost } from "./xen-host.ts";
 import { parseXenstoreLs } from "./xenstore-ls.ts";
@@ -101,12 +102,9 @@ export async function createGuest(host: XenHost, options: GuestOptions): Promise
   return new Guest(host, options.name, Date.now() - began, options.stubdom !== false, options.onSerial);
 }
 
-/** Where the consoles of hosts are kept on which the emulated processor killed a guest, one file for each. */
-export const emulatorFaults = join(PROJECT, "dist/test/emulator-faults");
-
 /**
  * Creates a guest and waits for a line of its serial console. One that the emulated processor killed meanwhile, which
- * Xen tells by a triple fault, is started anew, once: the file that is left in {@link emulatorFaults} tells of it.
+ * Xen tells by a triple fault, is started anew, once: the file that is left by {@link keepFault} tells of it.
  */
 export async function bootGuest(
   host: XenHost,
@@ -124,9 +122,9 @@ export async function bootGuest(
       return guest;
     } catch (error) {
       if (!(error instanceof EmulatorFault) || again) throw error;
-      mkdirSync(emulatorFaults, { recursive: true });
       const text = `${error.message}\n\n${readFileSync(host.log, "latin1")}\n\n${guest.serial}\n`;
-      writeFileSync(join(emulatorFaults, `${name}-${Date.now()}.log`), text);
+      keepFault(`${name}-${Date.now()}`, text);
+      dealtWithFaults();
       console.warn(
         `${error.message}\nThe emulated processor killed guest ${name}: it is started anew, once.`,
       );

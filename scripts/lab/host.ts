@@ -20,6 +20,7 @@ import { run } from "../../bundler/exec.ts";
 import { progress } from "../../bundler/progress.ts";
 import { ControlChannel, type OpenOptions, type RemoteProcess } from "./channel.ts";
 import { type Dom0Image, type Dom0Release, dom0Image } from "./dom0-image.ts";
+import { sawFault } from "./emulator-faults.ts";
 import { EmulatorFault, HostCrash, type HostFault, HostStall, LabError } from "./errors.ts";
 import { type MachineOptions, machineArguments } from "./machine.ts";
 import { openMonitor } from "./monitor.ts";
@@ -308,10 +309,14 @@ export class LabHost extends XenHost {
     for (const line of lines) {
       this.#onConsole?.(line);
       if (OF_A_GUEST.test(line)) continue;
-      if (GUEST_FAULT.test(line)) this.#guestFaults.push(line);
+      if (GUEST_FAULT.test(line)) {
+        this.#guestFaults.push(line);
+        sawFault(line);
+      }
       const fatal = FATAL.find(([pattern]) => pattern.test(line));
       if (fatal !== undefined && !this.#stopping) {
         const [, Fault] = fatal;
+        if (Fault === EmulatorFault) sawFault(line);
         this.#fail(new Fault(`the emulated host died: ${line}`, this.log));
       }
     }

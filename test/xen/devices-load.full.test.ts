@@ -77,7 +77,7 @@ afterAll(async () => {
   await host?.stop();
 });
 
-tellOnFailure(() => host, "load");
+tellOnFailure(() => ({ host, guest }), "load");
 
 describe("three NICs, four serial ports and a CD drive", () => {
   silenceTests(() => guest, { devid: 1, own: ownOf(1), name: () => nicName(guest, 1) });

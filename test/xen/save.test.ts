@@ -34,7 +34,7 @@ afterAll(async () => {
   await host?.stop();
 });
 
-tellOnFailure(() => host, "mover");
+tellOnFailure(() => ({ host, guest }), "mover");
 
 afterEach(async () => {
   await expectNoLeaks(host);
@@ -52,10 +52,19 @@ async function restore(file = "/root/state"): Promise<void> {
   guest = new Guest(host, "mover", Date.now() - began, true);
 }
 
-/** Resolves when dom0 has attached a state disk. */
-async function attachedDisk(): Promise<void> {
+/**
+ * `xl save`, of which no end is awaited: it must fail. Resolves when dom0 has attached the state disk, with a promise of
+ * that failure; rejects when the save ends before.
+ */
+async function failingSave(file?: string): Promise<{ failed: Promise<void> }> {
+  const saving = save(file);
+  const failed = expect(saving).rejects.toThrow(/exit status/);
   const node = "/local/domain/0/backend/vbd/$(xl domid mover-dm)/268614912/state";
-  await host.run(`until xenstore-exists ${node}; do sleep 0.02; done`, { timeout: 120 });
+  const attached = host.run(`until xenstore-exists ${node}; do sleep 0.02; done`, { timeout: 120 });
+  attached.catch(() => {}); // The race is over by then.
+  const early = saving.then(() => Promise.reject(new Error("xl save has succeeded, with no state disk")));
+  await Promise.race([attached, early]);
+  return { failed };
 }
 
 describe("in trouble", () => {
@@ -70,10 +79,9 @@ describe("in trouble", () => {
   });
 
   it("the helper killed while saving: xl fails, the guest goes on, the next helper clears up", async () => {
-    const failing = expect(save()).rejects.toThrow(/exit status/);
-    await attachedDisk();
+    const { failed } = await failingSave();
     await stopHelper(host, "KILL");
-    await failing;
+    await failed;
     await expectWorking(guest);
     await startHelper(host);
   });
@@ -144,10 +152,9 @@ describe("without the helper", () => {
 /** Each ends the guest; what is restored from an older state has lost its TCP connection. */
 describe("the end while saving", () => {
   it("xl destroy: nothing is left", async () => {
-    const failing = expect(save("/root/never")).rejects.toThrow(/exit status/);
-    await attachedDisk();
+    const { failed } = await failingSave("/root/never");
     await host.run("xl destroy mover");
-    await failing;
+    await failed;
     await host.run("sleep 3");
     expect((await host.run("ls /var/lib/xen")).stdout).not.toContain("qemu-save");
   });

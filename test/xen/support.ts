@@ -96,13 +96,25 @@ export function phase(agent: Record<string, string>, name: string): number {
   return value;
 }
 
-/** A failure after fifteen minutes cannot be had again for the asking: what dom0 knows of the guest is printed. */
-export function tellOnFailure(hostOf: () => XenHost, name: string): void {
-  const script = `xl list; ps ax | grep -E 'vchan|qemu|xl '; ls /var/run/xen; dmesg | tail -n 20; xl dmesg | tail -n 30
-    cd /var/log/xen; tail -n 40 qemu-dm-${name}*.log; tail -n 20 xl-${name}*.log *vchan*`;
+/**
+ * A failure after fifteen minutes cannot be had again for the asking: what dom0 and Xen know of the guest is printed,
+ * the most telling last, and what it said itself.
+ *
+ * @param of gives the host and, if it has come that far, its guest
+ */
+export function tellOnFailure(of: () => { host: XenHost; guest?: Guest | undefined }, name: string): void {
+  const script = `xl list; ps ax | grep -E 'vchan|qemu|xl '; ls /var/run/xen; dmesg | tail -n 20
+    cd /var/log/xen; tail -n 25 qemu-dm-${name}*.log; tail -n 20 xl-${name}*.log *vchan*
+    echo '==> xl dmesg, without what guests said <=='; xl dmesg | grep -v '^(d[0-9]' | tail -n 15`;
   beforeEach(() => {
     onTestFailed(async () => {
-      console.log((await hostOf().run(script, { accept: "any" })).stdout);
+      const { host, guest } = of();
+      const told = (await host.run(script, { accept: "any" })).stdout;
+      const serial = guest?.serialLines.slice(-25).join("\n") ?? "";
+      const faults = host.guestFaults.join("\n") || "none";
+      console.log(
+        `${told}\n==> the guest's console <==\n${serial}\n==> the emulator's faults <==\n${faults}`,
+      );
     });
   });
 }
