@@ -1,4 +1,4 @@
-/** QEMU and busybox from Debian's source packages: unpatched, cut down by their own configuration. */
+/** Recipes of the image's programs. QEMU and busybox are of Debian's source packages: unpatched, cut down by their own configuration. */
 
 import { mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -46,6 +46,11 @@ async function fromSource(root: BuildRoot, name: string, recipe: string): Promis
 /** QEMU with the firmware files it insists on. */
 export async function buildQemu(root: BuildRoot): Promise<Tree> {
   return fromSource(root, "qemu", join(PROJECT, "bundler/qemu"));
+}
+
+/** What QEMU is given in place of the C library's clock. */
+export async function buildClock(root: BuildRoot): Promise<Tree> {
+  return fromSource(root, "clock", join(PROJECT, "bundler/clock"));
 }
 
 /** The tools of the debug shell. */

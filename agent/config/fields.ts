@@ -84,6 +84,11 @@ export const fields = {
     "tc",
     "What joins an emulated NIC to its PV network interface.",
   ),
+  clock: choice(
+    ["tsc", "kernel"],
+    "tsc",
+    "Where QEMU's clock comes from between two questions to the kernel, each a system call: the TSC, for 1 ms at most; kernel asks each time.",
+  ),
   sandbox: flag(true, "QEMU's own seccomp filter. Off only to find out whether it is in the way."),
 } satisfies Record<string, Field<never> | Field<string> | Field<boolean> | Field<number>>;
 

@@ -1,10 +1,10 @@
 /**
- * The C module under the address and undefined-behaviour sanitizers, with leak detection:
+ * The C module, and QEMU's clock, under the address and undefined-behaviour sanitizers, with leak detection:
  *
  *     tsx test/native/run.ts [TEXT]
  *
- * Compiles `bundler/native/` with the suite beside this file in the Debian root that the agent is built in
- * and runs each test (whose name contains TEXT) as a process of its own: a crash or a leak is the failure of
+ * Compiles `bundler/native/` with the suite beside this file, and `bundler/clock/` with its own, in the Debian root
+ * that the agent is built in and runs each test (whose name contains TEXT) as a process of its own: a crash or a leak is the failure of
  * one test, and its report is shown.
  */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -24,13 +24,18 @@ const COMPILE = `
 cd /build
 qjsc -c -m -M stubdom-native -M test-native -N stubdom_bundle -o bundle.c /recipe/bundle.js
 gcc -c -o bundle.o bundle.c
-for file in /recipe/*.c; do
+compile() {
   gcc -std=gnu17 -Wall -Wextra -Werror -Og -g -D_GNU_SOURCE -fPIE -fno-omit-frame-pointer \\
-    -fsanitize=address,undefined -fno-sanitize-recover=all -I/recipe -c -o "$(basename "$file" .c).o" "$file"
+    -fsanitize=address,undefined -fno-sanitize-recover=all -I/recipe "$@"
+}
+for file in /recipe/*.c; do
+  compile -c -o "$(basename "$file" .c).o" "$file"
 done
+compile -pie -o clock /recipe/clock/clock.c -lpthread
 gcc -pie -fsanitize=address,undefined -Wl,--wrap=js_init_module_stubdom_native -o suite *.o \\
   /usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a -lm -lpthread
-./suite >names
+./suite >suite.names
+./clock >clock.names
 `;
 
 /**
@@ -42,9 +47,9 @@ export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string
 export UBSAN_OPTIONS=print_stacktrace=1
 mkdir -p /build/results
 unshare --net --pid --fork --kill-child --mount-proc sh -eu -c '
-  xargs -r -P "$(nproc)" -n 1 sh -c "
-    timeout 60 /build/suite \\$0 >/build/results/\\$0.log 2>&1 </dev/null
-    echo \\$? >/build/results/\\$0.status
+  xargs -r -P "$(nproc)" -n 2 sh -c "
+    timeout 60 /build/\\$0 \\$1 >/build/results/\\$0-\\$1.log 2>&1 </dev/null
+    echo \\$? >/build/results/\\$0-\\$1.status
   " </build/chosen'
 `;
 
@@ -79,25 +84,36 @@ async function main(wanted: string): Promise<number> {
     for (const name of readdirSync(native).filter((name) => /\.[ch]$/.test(name)))
       writeFileSync(join(recipe, name), readFileSync(join(native, name)));
     writeFileSync(join(recipe, "helpers.c"), readFileSync(here("helpers.c")));
+    mkdirSync(join(recipe, "clock"));
+    writeFileSync(join(recipe, "clock/clock.c"), readFileSync(here("clock.c")));
+    writeFileSync(
+      join(recipe, "clock/clock-library.c"),
+      readFileSync(join(PROJECT, "bundler/clock/clock.c")),
+    );
     const inside = { log: logFile("native-tests"), binds: { [recipe]: "/recipe", [output]: "/build" } };
 
     await progress.step("native tests: compile with sanitizers", (step) =>
       runInRoot(root.path, COMPILE, { ...inside, step }),
     );
-    const names = lines(join(output, "names"));
-    const chosen = [...names.keys()].filter((number) => names[number]?.includes(wanted));
-    writeFileSync(join(output, "chosen"), chosen.join("\n"));
+    const tests = ["suite", "clock"].flatMap((program) =>
+      lines(join(output, `${program}.names`)).map((name, number) => ({ program, number, name })),
+    );
+    const chosen = tests.filter(({ name }) => name.includes(wanted));
+    writeFileSync(
+      join(output, "chosen"),
+      chosen.map(({ program, number }) => `${program} ${number}\n`).join(""),
+    );
     await progress.step(`native tests: run ${chosen.length}`, (step) =>
       runInRoot(root.path, RUN, { ...inside, step }),
     );
     let failed = 0;
-    for (const number of chosen) {
-      const [status] = lines(join(output, "results", `${number}.status`));
+    for (const { program, number, name } of chosen) {
+      const [status] = lines(join(output, "results", `${program}-${number}.status`));
       if (status === "0") continue;
       failed++;
       const why = status === "124" ? "did not end within a minute" : `exit status ${status}`;
-      const log = readFileSync(join(output, "results", `${number}.log`), "utf8").trimEnd();
-      console.log(`FAILED ${names[number]} (${why})\n${log.replaceAll(/^/gm, "    ")}\n`);
+      const log = readFileSync(join(output, "results", `${program}-${number}.log`), "utf8").trimEnd();
+      console.log(`FAILED ${name} (${why})\n${log.replaceAll(/^/gm, "    ")}\n`);
     }
     console.log(`${chosen.length - failed} passed, ${failed} failed`);
     return failed === 0 && chosen.length > 0 ? 0 : 1;
