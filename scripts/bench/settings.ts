@@ -64,6 +64,7 @@ const quick: typeof full = {
   tcpBytes: 2 << 20,
   udpPackets: 1_000,
   echoes: 200,
+  density: [1, 2, 4],
 };
 
 /** Medians of what does not depend on this machine need few. */
