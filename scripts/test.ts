@@ -49,12 +49,20 @@ const stages: readonly (readonly Part[])[] = [
   [{ name: "xen", what: "guests on the emulated Xen host", run: (name) => vitestOnXen(name, "xen-alone") }],
 ];
 
-/** The exit status of a command; each line that it says bears the part's name. */
-function execute(part: string, program: string, args: readonly string[]): Promise<number> {
+/** The exit status of a command; each line that it says bears the part's name, and `onLine` gets it. */
+function execute(
+  part: string,
+  program: string,
+  args: readonly string[],
+  onLine: (line: string) => void = () => {},
+): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of [child.stdout, child.stderr]) {
-      createInterface(stream).on("line", (line) => console.log(`${part.padEnd(6)} | ${line}`));
+      createInterface(stream).on("line", (line) => {
+        console.log(`${part.padEnd(6)} | ${line}`);
+        onLine(line);
+      });
     }
     child.once("error", reject);
     child.once("exit", (code) => {
@@ -123,7 +131,10 @@ function sum(all: Iterable<Counts>): Counts {
   return total;
 }
 
-/** Counts by test file. A file that broke before it counted has failed once, and so has a run that did. */
+/**
+ * Counts by test file. A file that broke before it counted has failed once, and so has a run that did, or in which
+ * something went wrong that no test answers for (vitest's report does not hold that): it counts as the file "".
+ */
 async function runVitest(
   projects: readonly string[],
   files: readonly string[] = [],
@@ -132,25 +143,29 @@ async function runVitest(
   const report = `${results}/${part}.json`;
   rmSync(report, { force: true });
   // On the emulated host a test takes minutes: each is told as it ends.
-  const status = await execute(part, "npx", [
-    "vitest",
-    "run",
-    ...files,
-    ...projects.map((name) => `--project=${name}`),
+  const words = [
+    ...["vitest", "run", ...files, ...projects.map((name) => `--project=${name}`)],
     `--reporter=${part === "xen" ? "verbose" : "default"}`,
-    "--reporter=json",
-    `--outputFile.json=${report}`,
-  ]);
+    ...["--reporter=json", `--outputFile.json=${report}`],
+  ];
+  let unhandled = false;
+  const status = await execute(part, "npx", words, (line) => {
+    unhandled ||= /Unhandled (Error|Rejection)/.test(line);
+  });
   const counts = new Map<string, Counts>();
   if (existsSync(report)) {
     for (const { name, status, assertionResults } of (JSON.parse(readFileSync(report, "utf8")) as Report)
       .testResults) {
       const passed = assertionResults.filter((test) => test.status === "passed").length;
-      const failed = assertionResults.filter((test) => test.status === "failed").length;
-      counts.set(name, { passed, failed: status === "failed" ? Math.max(failed, 1) : failed });
+      const failed = assertionResults.filter(
+        (test) => !["passed", "skipped", "todo"].includes(test.status),
+      ).length;
+      const broke = status === "failed" || assertionResults.length === 0;
+      counts.set(name, { passed, failed: broke ? Math.max(failed, 1) : failed });
     }
   }
-  if (status !== 0 && sum(counts.values()).failed === 0) counts.set("", { passed: 0, failed: 1 });
+  if (unhandled || (status !== 0 && sum(counts.values()).failed === 0))
+    counts.set("", { passed: 0, failed: 1 });
   return counts;
 }
 

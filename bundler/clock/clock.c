@@ -16,7 +16,8 @@
  * So the answer is a few ns behind the kernel's as a rule, 4 us off where two measurements just agreed, and HORIZON where
  * the counter's rate has changed since.
  *
- * It calls nothing of the C library but syscall(2), and may be called in a signal's handler.
+ * A counter that starts anew and is asked in the very millisecond of its count at which a thread asked last before it
+ * slept is believed: once in ten million sleeps.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -33,7 +34,7 @@ enum {
     HORIZON = 1000000,  /* ns that a reading of the kernel's clock is carried on for, at most */
     DOUBT = 50000,      /* ns: a reading that took longer (the vCPU was taken away) is not carried on */
     WINDOW = 100000000, /* ns over which the rate is measured, at least */
-    LIMIT = 2000000000, /* and at most */
+    LIMIT = 2000000000, /* and at most: shifted by 32 it fits */
     AGREE = 8,          /* two measurements agree when they differ by less than 2^-AGREE */
 };
 
@@ -61,14 +62,17 @@ static void measure(uint64_t tsc, uint64_t ns)
 
     if (atomic_flag_test_and_set_explicit(&busy, memory_order_acquire))
         return;
-    uint64_t span = ns - from_ns;
+    /* Less than nothing for a thread that was held up on its way here. */
+    int64_t span = (int64_t)(ns - from_ns);
     if (span >= WINDOW) {
-        bool usable = span <= LIMIT && tsc > from_tsc;
-        uint64_t now = usable ? (span << 32) / (tsc - from_tsc) : 0;
-        uint64_t apart = now > before ? now - before : before - now;
+        /* Over a longer time the product would not fit, and what is known stays so. */
+        if (span <= LIMIT || tsc <= from_tsc) {
+            uint64_t now = tsc > from_tsc ? ((uint64_t)span << 32) / (tsc - from_tsc) : 0;
+            uint64_t apart = now > before ? now - before : before - now;
 
-        atomic_store_explicit(&rate, apart < now >> AGREE ? now : 0, memory_order_relaxed);
-        before = now;
+            atomic_store_explicit(&rate, apart < now >> AGREE ? now : 0, memory_order_relaxed);
+            before = now;
+        }
         from_tsc = tsc;
         from_ns = ns;
     }
@@ -89,13 +93,9 @@ static int ask(clockid_t clock, uint64_t *ns)
     struct reading *reading = &readings[clock];
     uint64_t each = atomic_load_explicit(&rate, memory_order_relaxed);
     bool quick = each == 0 || tsc - before < ((uint64_t)DOUBT << 32) / each;
-    /* A signal's handler that comes between finds the reading void. */
-    reading->ticks = 0;
-    atomic_signal_fence(memory_order_seq_cst);
     reading->rate = each;
     reading->tsc = tsc;
     reading->ns = *ns;
-    atomic_signal_fence(memory_order_seq_cst);
     reading->ticks = each != 0 && quick ? ((uint64_t)HORIZON << 32) / each : 0;
     if (clock == CLOCK_MONOTONIC && quick)
         measure(tsc, *ns);

@@ -73,9 +73,16 @@ const MADE_AGAIN = "the emulator's fault, made again";
  * A run that broke is named in the results and left out; so are those after it when the host has gone. One in which the
  * emulated processor killed the guest is made again, once, and named as well.
  */
-async function attempt(bench: Bench, what: string, work: () => Promise<void>, again = true): Promise<void> {
+async function attempt(
+  bench: Bench,
+  what: string,
+  work: (bench: Bench) => Promise<void>,
+  again = true,
+): Promise<void> {
+  const recorder = new Recorder();
   try {
-    await progress.step(what, work);
+    await progress.step(what, () => work({ ...bench, recorder }));
+    bench.recorder.take(recorder);
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
     const emulator = error instanceof EmulatorFault;
@@ -106,14 +113,14 @@ async function measureAll(
   for (const [index, round] of order.entries()) {
     for (const variant of round) {
       const what = `round ${index + 1} of ${order.length}: ${variant}`;
-      if (single) await attempt(bench, what, () => measureOnce(bench, variant, index));
+      if (single) await attempt(bench, what, (run) => measureOnce(run, variant, index));
       if (settings.groups.includes("screen"))
-        await attempt(bench, `${what}, its screen`, () => measureScreen(bench, variant));
+        await attempt(bench, `${what}, its screen`, (run) => measureScreen(run, variant));
       if (settings.groups.includes("save"))
-        await attempt(bench, `${what}, saving`, () => measureSave(bench, variant));
+        await attempt(bench, `${what}, saving`, (run) => measureSave(run, variant));
       // Once is enough: a slope over four points has its own check.
       if (settings.groups.includes("density") && index === 0)
-        await attempt(bench, `${what}, several guests`, () => measureDensity(bench, variant));
+        await attempt(bench, `${what}, several guests`, (run) => measureDensity(run, variant));
       measured();
     }
   }

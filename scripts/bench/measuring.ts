@@ -132,7 +132,7 @@ async function options(
 /** One round of one variant. What it cannot have is noted with its reason. */
 export async function measureOnce(bench: Bench, variant: VariantName, round: number): Promise<void> {
   const { host, settings, recorder } = bench;
-  const name = `bench${round}`;
+  const name = `${OURS}${round}`;
   const wantedGroup = (id: string): boolean => settings.groups.some((group) => id.startsWith(`${group}.`));
   const add = (id: string, value: number): void => {
     if (wantedGroup(id) && (!settings.counted || measure(id).counted)) recorder.add(variant, id, value);
@@ -165,7 +165,7 @@ export async function measureOnce(bench: Bench, variant: VariantName, round: num
     if (settings.groups.includes("idle")) await idle(bench, variant, guest, before, { add, absent });
   } finally {
     await guest.destroy();
-    await gone(host, name);
+    await goneAfter(host, name);
   }
 }
 
@@ -275,14 +275,24 @@ async function gone(host: XenHost, name: string): Promise<void> {
   await host.run(wait, { timeout: 60 });
 }
 
-/** Destroys what a run that broke has left; only domains with names of ours, for the host may have others. */
+/** The same at the end of a run that may have broken: then its own error counts, not what it has left. */
+async function goneAfter(host: XenHost, name: string): Promise<void> {
+  await gone(host, name).catch(() => {});
+}
+
+/** The file of a guest that is saved. */
+const STATE = "/root/stubdom-bench-state";
+/** What our guests' names begin with: a host that is not emulated may have others. */
+const OURS = "stubdom-bench-";
+
+/** Destroys what a run that broke has left. */
 export async function clearUp(host: XenHost): Promise<void> {
   // A guest that the emulator killed reboots: it may be between two lives, and xl about to make it anew.
   await host.run(
-    `left() { xl list | awk '$1 ~ /^(bench|dense)[0-9]+$|^saved$|^screen$/ { print $1 }'; }
+    `left() { xl list | awk '$1 ~ /^${OURS}/ && $1 !~ /-dm$/ { print $1 }'; }
      for i in $(seq 60); do
        for name in $(left); do xl destroy "$name"; done
-       [ -z "$(left)" ] && ! pgrep -f '^[^ ]*xl create .*/root/(bench[0-9]+|dense[0-9]+|saved|screen)/' && exit
+       [ -z "$(left)" ] && ! pgrep -f '^[^ ]*xl (create .*/root/${OURS}|restore ${STATE})' && exit
        sleep 1
      done`,
     { accept: "any", timeout: 180 },
@@ -299,7 +309,7 @@ export async function measureDensity(bench: Bench, variant: VariantName): Promis
   const free = async (): Promise<number> => Number(xlInfo((await host.run("xl info")).stdout, "free_memory"));
   for (const count of settings.density) {
     const before = await free();
-    const names = Array.from({ length: count }, (_, index) => `dense${index}`);
+    const names = Array.from({ length: count }, (_, index) => `${OURS}dense${index}`);
     const all: Guest[] = [];
     const began = Date.now();
     try {
@@ -312,7 +322,7 @@ export async function measureDensity(bench: Bench, variant: VariantName): Promis
       points.push({ guests: count, seconds: (Date.now() - began) / 1000, memory: before - (await free()) });
     } finally {
       for (const guest of all) await guest.destroy();
-      for (const name of names) await gone(host, name);
+      for (const name of names) await goneAfter(host, name);
     }
   }
   if (points.length < 2) return;
@@ -344,7 +354,7 @@ export async function measureScreen(bench: Bench, variant: VariantName): Promise
     // dom0's end of the stub domain's screen; without a stub domain it is the guest's own.
     const backend = variant === "dom0" ? {} : { device_model_args_pv: ["-vga", "xenfb"] };
     const guest = await createGuest(host, {
-      name: "screen",
+      name: `${OURS}screen`,
       images: { hda: await bench.screen(directory) },
       ...(stubdom !== undefined && { stubdom }),
       extra: { ...extra, vnc: true, vnclisten: "127.0.0.1", vncunused: false, vga: "stdvga", ...backend },
@@ -375,7 +385,7 @@ export async function measureScreen(bench: Bench, variant: VariantName): Promise
       if (updates > 0) recorder.add(variant, "screen.update", (4 * pixels) / updates / 1000);
     } finally {
       await guest.destroy();
-      await gone(host, "screen");
+      await goneAfter(host, `${OURS}screen`);
     }
   } finally {
     rmSync(directory, { recursive: true });
@@ -426,20 +436,20 @@ async function saveOnce(
   [saveId, restoreId]: readonly [string, string],
 ): Promise<void> {
   const { host, recorder, settings } = bench;
-  const guest = await createGuest(host, await options(bench, variant, "saved", ["beat"]));
-  const file = "/root/bench-state";
+  const name = `${OURS}saved`;
+  const guest = await createGuest(host, await options(bench, variant, name, ["beat"]));
   try {
     await guest.waitForSerial("guest: beat", settings.patience);
     const saving = Date.now();
-    await host.run(["xl", "save", "saved", file], { timeout: 600 });
+    await host.run(["xl", "save", name, STATE], { timeout: 600 });
     const saved = Date.now() - saving;
-    await gone(host, "saved");
+    await gone(host, name);
     // The restored guest has a new console, and two who follow one would each get a part of it.
     guest.leave();
     const restoring = Date.now();
-    await host.run(["xl", "restore", file], { timeout: 600 });
+    await host.run(["xl", "restore", STATE], { timeout: 600 });
     const took = Date.now() - restoring;
-    const restored = new Guest(host, "saved", took, variant !== "dom0");
+    const restored = new Guest(host, name, took, variant !== "dom0");
     try {
       // Only what goes on was restored.
       await restored.waitForSerial("guest: beat", 120);
@@ -450,8 +460,8 @@ async function saveOnce(
     recorder.add(variant, `save.${restoreId}`, took / 1000);
   } finally {
     await guest.destroy();
-    await gone(host, "saved");
-    await host.run(["rm", "-f", file]);
+    await goneAfter(host, name);
+    await host.run(["rm", "-f", STATE]);
   }
 }
 

@@ -72,6 +72,13 @@ export class Recorder {
     this.#troubles.push(text);
   }
 
+  /** What another recorder holds, which is a run that did not break. */
+  take(other: Recorder): void {
+    for (const [key, values] of other.#runs) this.#runs.set(key, [...(this.#runs.get(key) ?? []), ...values]);
+    for (const [key, reason] of other.#absent) this.#absent.set(key, reason);
+    this.#troubles.push(...other.#troubles);
+  }
+
   results(about: Omit<Results, "schema" | "figures" | "troubles">): Results {
     const figures: Record<string, Partial<Record<VariantName, Figure>>> = {};
     for (const { id } of MEASURES) {

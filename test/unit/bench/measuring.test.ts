@@ -91,7 +91,8 @@ class ScriptedHost extends XenHost {
         ? (/\/root\/([^/]+)\/guest\.cfg/.exec(rest.at(-1) ?? "")?.[1] ?? "")
         : (rest[0] ?? "");
     if (verb === "create" && this.broken) return { status: 3, output: "no" };
-    if (verb === "create" || verb === "restore") this.guests.add(verb === "restore" ? "saved" : name);
+    if (verb === "create" || verb === "restore")
+      this.guests.add(verb === "restore" ? "stubdom-bench-saved" : name);
     if (verb === "destroy" || verb === "save") this.guests.delete(name);
     return done(verb === "domid" ? "1\n" : "");
   }
@@ -150,7 +151,7 @@ describe("one round", () => {
     expect(median("start.up")).toBeGreaterThanOrEqual(0);
     expect(median("start.agent")).toBe("there is no stub domain");
     expect([...host.guests]).toEqual([]);
-    expect(host.asked).toContain("xl destroy bench0");
+    expect(host.asked).toContain("xl destroy stubdom-bench-0");
   });
 
   test("measures only the groups that were asked for", async () => {
@@ -172,7 +173,7 @@ describe("one round", () => {
     expect([...host.guests]).toEqual([]);
     host.broken = true;
     await expect(measureOnce(bench, "dom0", 0)).rejects.toThrow(/exit status 3/);
-    host.guests.add("bench7");
+    host.guests.add("stubdom-bench-7");
     await clearUp(host);
     expect([...host.guests]).toEqual([]);
   });
