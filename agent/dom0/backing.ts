@@ -98,7 +98,10 @@ class FileBacking implements Backing {
     private readonly granted: (wanted: number, had: number) => number,
   ) {
     const fd = platform.storage.openTemporary(directory);
-    this.store = new DescriptorStore(platform, fd, async (bytes) => void this.grow(bytes));
+    this.store = new DescriptorStore(platform, fd, {
+      enlarge: async (bytes) => void this.grow(bytes),
+      transient: true,
+    });
   }
 
   get major(): number {
@@ -158,7 +161,7 @@ class DeviceBacking implements Backing {
       platform.descriptors.close(fd);
       throw new TransferError(`${path}: ${String(error)}; name a block device`);
     }
-    this.store = new DescriptorStore(platform, fd);
+    this.store = new DescriptorStore(platform, fd, { transient: true });
     this.size = this.store.size;
   }
 

@@ -129,7 +129,9 @@ export async function writeStateFile(
   const unfinished = `${path}.unfinished`;
   if (files.exists(unfinished)) files.remove(unfinished);
   const fd = storage.openNoFollow(unfinished, { access: "read-write", create: true, exclusive: true });
-  const store = new DescriptorStore(platform, fd, async (size) => storage.truncate(fd, size));
+  const store = new DescriptorStore(platform, fd, {
+    enlarge: async (size) => storage.truncate(fd, size),
+  });
   try {
     await store.grow(8192);
     const writer = await DiskWriter.begin(store, meta, storage.hash);

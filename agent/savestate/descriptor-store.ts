@@ -2,6 +2,16 @@ import { type Platform, SystemError } from "../platform/port.ts";
 import type { BlockStore } from "./disk.ts";
 import { StateSpaceError } from "./errors.ts";
 
+export interface StoreOptions {
+  /** Makes what is behind the descriptor at least so large; without it, it stays as it is. */
+  readonly enlarge?: (size: number) => Promise<void>;
+  /**
+   * What is there is taken over by another reader of the same host, and of no use after that host's end: nothing is
+   * flushed.
+   */
+  readonly transient?: boolean;
+}
+
 /**
  * A {@link BlockStore} over a descriptor of a file or block device, which it owns. What another thread reads and writes
  * knows the descriptor by its number alone, which must not be somebody else's by then: so it is closed once nothing is
@@ -11,12 +21,10 @@ export class DescriptorStore implements BlockStore {
   #closed = false;
   #underWay = 0;
 
-  /** @param enlarge makes what is behind the descriptor at least so large */
   constructor(
     private readonly platform: Pick<Platform, "descriptors" | "storage">,
     readonly fd: number,
-    private readonly enlarge: (size: number) => Promise<void> = () =>
-      Promise.reject(new StateSpaceError("it cannot grow")),
+    private readonly options: StoreOptions = {},
   ) {}
 
   get size(): number {
@@ -31,12 +39,15 @@ export class DescriptorStore implements BlockStore {
     return this.#follow(() => this.platform.storage.writeAt(this.fd, from, offset));
   }
 
-  flush(): Promise<void> {
-    return this.#follow(() => this.platform.storage.sync(this.fd));
+  async flush(): Promise<void> {
+    if (this.options.transient) return;
+    await this.#follow(() => this.platform.storage.sync(this.fd));
   }
 
   async grow(size: number): Promise<void> {
-    await this.enlarge(size);
+    const { enlarge } = this.options;
+    if (enlarge === undefined) throw new StateSpaceError("it cannot grow");
+    await enlarge(size);
     if (this.size < size) throw new StateSpaceError(`it has ${this.size} bytes, ${size} are needed`);
   }
 

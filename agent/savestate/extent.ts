@@ -1,6 +1,7 @@
 import { StateFormatError } from "./errors.ts";
 import {
   blockSize,
+  checksumOf,
   chunkExtent,
   chunkHeaderSize,
   decodeCommit,
@@ -40,7 +41,7 @@ export interface WrittenExtent {
   readonly size: number;
 }
 
-/** Chunks in memory: one is filled, one is on its way, and one waits, so that the disk never does. */
+/** Chunks in memory: one is filled, two are on their way, so that the disk never waits. */
 const chunksHeld = 3;
 
 /**
@@ -48,7 +49,6 @@ const chunksHeld = 3;
  * chunks.
  */
 export class ExtentWriter {
-  readonly #headerBlock: Uint8Array;
   readonly #headerChecksum: bigint;
   /** Made when they are first needed: most states fit into one. */
   readonly #buffers: Uint8Array[] = [];
@@ -68,11 +68,11 @@ export class ExtentWriter {
     private readonly hash: Hash,
     private readonly buffer: (size: number) => Uint8Array,
   ) {
-    this.#headerBlock = buffer(blockSize);
-    this.#headerBlock.set(encodeHeader(header, hash));
-    this.#headerChecksum = decodeHeader(this.#headerBlock, 0, hash).checksum;
+    const block = buffer(blockSize);
+    block.set(encodeHeader(header, hash));
+    this.#headerChecksum = checksumOf(block);
     this.#checksum = this.#headerChecksum;
-    this.#headerWrite = this.#start(this.#headerBlock);
+    this.#headerWrite = this.#start(block);
   }
 
   /** Bytes of state taken so far. */
@@ -104,21 +104,19 @@ export class ExtentWriter {
   /** Everything, the commit record last, has been put when this resolves. */
   async finish(): Promise<WrittenExtent> {
     if (this.#filled > 0) await this.#passOn();
-    await Promise.all([this.#headerWrite, ...this.#writes]);
     const commit: StateCommit = {
       sequence: this.header.sequence,
       length: this.#length,
       chunks: this.#chunks,
       checksum: this.#checksum,
     };
-    const block = this.#headerBlock;
+    const block = this.buffer(blockSize);
     block.set(encodeCommit(commit, this.#headerChecksum, this.hash));
-    await this.#start(block);
-    const { blockChecksum } = decodeCommit(block, 0, this.#headerChecksum, this.hash);
+    await Promise.all([this.#headerWrite, ...this.#writes, this.#start(block)]);
     return {
       commit,
       headerChecksum: this.#headerChecksum,
-      commitChecksum: blockChecksum,
+      commitChecksum: checksumOf(block),
       size: this.#size,
     };
   }

@@ -106,8 +106,18 @@ function startsWith(bytes: Uint8Array, prefix: Uint8Array): boolean {
   return bytes.length >= prefix.length && prefix.every((byte, i) => bytes[i] === byte);
 }
 
+/** Four bytes at a time, where they lie so: a block byte by byte takes QuickJS longer than the disk to write it. */
 export function isZero(bytes: Uint8Array): boolean {
-  return bytes.every((byte) => byte === 0);
+  const { buffer, byteOffset, length } = bytes;
+  const whole = byteOffset % 4 === 0 && length % 4 === 0;
+  const words = whole ? new Uint32Array(buffer, byteOffset, length / 4) : bytes;
+  for (let at = 0; at < words.length; at++) if (words[at] !== 0) return false;
+  return true;
+}
+
+/** The checksum of a sealed piece, as it stands there. */
+export function checksumOf(piece: Uint8Array): bigint {
+  return viewOf(piece).getBigUint64(checksumAt, true);
 }
 
 export function encodeHeader(header: StateHeader, hash: Hash): Uint8Array {
@@ -294,7 +304,7 @@ function misfit(
 }
 
 function verify(bytes: Uint8Array, offset: number, seed: bigint, hash: Hash, what: string): bigint {
-  const stored = viewOf(bytes).getBigUint64(checksumAt, true);
+  const stored = checksumOf(bytes);
   const computed = hash(bytes.subarray(bodyAt), seed);
   if (stored !== computed) {
     const reason = `the ${what}'s checksum is ${hex64(computed)}, it was written with ${hex64(stored)}`;

@@ -80,7 +80,10 @@ export class StateDisk {
       // Past the page cache: a stub domain has no memory to spare, and what is written must be dom0's at once.
       const access = ask.verb === "save" ? "read-write" : "read";
       const fd = platform.descriptors.open(device, { access, direct: true });
-      const store = new DescriptorStore(platform, fd, (size) => disk.#grow(size));
+      const store = new DescriptorStore(platform, fd, {
+        enlarge: (size) => disk.#grow(size),
+        transient: true,
+      });
       const disk: StateDisk = new StateDisk(platform, helper, store);
       return disk;
     } catch (error) {

@@ -1,6 +1,6 @@
 /*
  * What saving and restoring a device model's state needs: a fast checksum, memory that direct I/O takes, loop
- * devices, and one thread for the calls that wait for a disk, so that the event loop never does.
+ * devices, and threads for the calls that wait for a disk, so that the event loop never does.
  */
 #include <fcntl.h>
 #include <linux/loop.h>
@@ -119,9 +119,10 @@ NATIVE(native_aligned_buffer)
 }
 
 /*
- * The thread. Jobs are carried out one after the other in the order of submission; each holds on to the
- * buffer that it works on until the event loop has taken its result.
+ * The threads. Jobs are begun in the order of submission, two at a time: while one waits for its disk, the next one
+ * is already on its way there. Each holds on to the buffer that it works on until the event loop has taken its result.
  */
+enum { most_threads = 2 };
 enum operation { read_at, write_at, sync_data, drain_terminal, operations };
 
 struct job {
@@ -139,7 +140,7 @@ static struct {
     pthread_mutex_t lock;
     pthread_cond_t more;
     struct job *waiting, **last_waiting, *done, **last_done;
-    int started, ready;
+    int threads, unfinished, ready;
     uint32_t next_id;
 } worker = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -199,22 +200,28 @@ static void *work(void *unused)
         pthread_mutex_lock(&worker.lock);
         *worker.last_done = job;
         worker.last_done = &job->next;
+        worker.unfinished--;
         pthread_mutex_unlock(&worker.lock);
         eventfd_write(worker.ready, 1);
     }
     return NULL;
 }
 
-static int start_worker(void)
+/* None is free for one more job, and there may be one more. */
+static int need_thread(void)
+{
+    pthread_mutex_lock(&worker.lock);
+    int busy = worker.unfinished >= worker.threads;
+    pthread_mutex_unlock(&worker.lock);
+    return busy && worker.threads < most_threads;
+}
+
+static int start_thread(void)
 {
     pthread_t thread;
     pthread_attr_t attributes;
     sigset_t all, before;
 
-    if (worker.started)
-        return 0;
-    if (worker.ready < 0 && (worker.ready = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
-        return errno;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, 64 << 10);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -224,15 +231,16 @@ static int start_worker(void)
     int failed = pthread_create(&thread, &attributes, work, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    worker.started = !failed;
+    worker.threads += !failed;
     return failed;
 }
 
 /* jobsReady() -> descriptor, readable while results wait */
 NATIVE(native_jobs_ready)
 {
-    int failed = start_worker();
-    return JS_NewInt32(ctx, failed ? -failed : worker.ready);
+    if (worker.ready < 0)
+        worker.ready = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return native_result(ctx, worker.ready);
 }
 
 /* submit(operation, fd, bytes or null, offset) -> id */
@@ -250,10 +258,12 @@ NATIVE(native_submit)
         return JS_NewInt32(ctx, -EINVAL);
     if (operation <= write_at && native_bytes(ctx, argv[2], &data, &size))
         return JS_EXCEPTION;
-    int failed = start_worker();
-    struct job *job = failed ? NULL : malloc(sizeof *job);
+    int failed = need_thread() ? start_thread() : 0;
+    if (failed && !worker.threads)
+        return JS_NewInt32(ctx, -failed);
+    struct job *job = malloc(sizeof *job);
     if (!job)
-        return JS_NewInt32(ctx, failed ? -failed : -ENOMEM);
+        return JS_NewInt32(ctx, -ENOMEM);
     *job = (struct job){
         .operation = operation,
         .fd = fd,
@@ -267,6 +277,7 @@ NATIVE(native_submit)
     pthread_mutex_lock(&worker.lock);
     *worker.last_waiting = job;
     worker.last_waiting = &job->next;
+    worker.unfinished++;
     pthread_cond_signal(&worker.more);
     pthread_mutex_unlock(&worker.lock);
     return JS_NewInt32(ctx, id);

@@ -54,7 +54,7 @@ if (number === undefined) {
   if (chosen === undefined) throw new Error(`no test ${number}`);
   const before = openDescriptors();
   await chosen.test();
-  // The disk thread's eventfd lives as long as the program.
+  // The disk threads' eventfd lives as long as the program.
   const own = chosen.name.startsWith("submit") || chosen.name.startsWith("jobsReady") ? 1 : 0;
   if (openDescriptors() > before + own) throw new Error("descriptors were left open");
 }

@@ -61,9 +61,9 @@ async function besideDd(bytes: number): Promise<{ ours: number; dd: number }> {
     exec 3> /tmp/hold
     t=0; until [ -b /dev/xvdzz ] || [ $t -gt 20 ]; do t=$((t + 1)); sleep 1; done
     for i in ${numbers(runs)}; do
-      stubdom measure --json --bytes ${bytes} /dev/xvdzz < /dev/zero
+      stubdom measure --json --transient --bytes ${bytes} /dev/xvdzz < /dev/zero
       read from _ < /proc/uptime
-      dd if=/dev/zero of=/dev/xvdzz bs=${block} count=${bytes / block} oflag=direct conv=fsync 2>/dev/null || echo "DD FAILED"
+      dd if=/dev/zero of=/dev/xvdzz bs=${block} count=${bytes / block} oflag=direct 2>/dev/null || echo "DD FAILED"
       read to _ < /proc/uptime
       echo "dd $from $to"
     done

@@ -30,7 +30,7 @@ export function createStorage(
 
   const submit = (call: keyof typeof operation, fd: number, bytes: Uint8Array | null, offset: number) =>
     new Promise<number>((resolve, reject) => {
-      if (ready < 0) ready = checked(native.jobsReady(), "pthread_create", "storage thread");
+      if (ready < 0) ready = checked(native.jobsReady(), "eventfd", "storage");
       const id = checked(native.submit(operation[call], fd, bytes, offset), call, fd);
       if (waiting.size === 0) descriptors.onReadable(ready, collect);
       waiting.set(id, (result) => {

@@ -40,8 +40,8 @@ test("memory does not depend on the size of the state", async () => {
       return store.allocated;
     }),
   );
-  // Three chunks at most, and four blocks: for reading the anchors, the header, and the new anchor.
-  expect(sizes).toEqual([1, 3].map((chunks) => chunks * 256 * 1024 + 4 * blockSize));
+  // Three chunks at most, and five blocks: for reading the anchors, the header, the commit record and the new anchor.
+  expect(sizes).toEqual([1, 3].map((chunks) => chunks * 256 * 1024 + 5 * blockSize));
 });
 
 test("a descriptor is closed once nothing is under way on it, and takes nothing any more", async () => {
@@ -62,6 +62,34 @@ test("a descriptor is closed once nothing is under way on it, and takes nothing 
   store.close();
   expect(closed).toEqual([7]);
   await expect(store.write(2, new Uint8Array(1))).rejects.toMatchObject({ code: "EBADF" });
+});
+
+test("a transient disk is never flushed; its anchor waits for all else, in whatever order that ends", async () => {
+  const asked: { offset: number; done: () => void }[] = [];
+  const platform = {
+    descriptors: { size: () => 1 << 20 },
+    storage: {
+      buffer: (size: number) => new Uint8Array(size),
+      readAt: async (_fd: number, into: Uint8Array) => into.length,
+      writeAt: (_fd: number, _from: Uint8Array, offset: number) =>
+        new Promise<void>((done) => asked.push({ offset, done })),
+      sync: () => Promise.reject(new Error("flushed")),
+    },
+  };
+  const store = new DescriptorStore(platform as unknown as Platform, 7, { transient: true });
+  const written = writeState(store, randomBytes(8_000, 1));
+  const turn = () => new Promise((resolve) => setImmediate(resolve));
+  await turn();
+  // Header, two chunks, commit record, all at once.
+  expect(asked.map(({ offset }) => offset)).toEqual([0, 1, 2, 3].map((n) => firstExtent + n * blockSize));
+  for (const { done } of asked.splice(0).reverse()) {
+    expect(asked).toEqual([]);
+    done();
+    await turn();
+  }
+  expect(asked.map(({ offset }) => offset)).toEqual([0]);
+  asked[0]?.done();
+  await written;
 });
 
 test("nothing of a state lies in the room of the one before, and its anchor is written last", async () => {
