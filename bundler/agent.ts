@@ -133,7 +133,7 @@ cd /build
 # The array is compiled without the warnings that are for people's code.
 gcc -Os -c -o bundle.o bundle.c
 for file in /recipe/*.c; do
-  gcc -std=gnu17 -Wall -Wextra -Werror -Os -ffunction-sections -fdata-sections -fstack-protector-strong \\
+  gcc -std=gnu17 -Wall -Wextra -Werror -O2 -ffunction-sections -fdata-sections -fstack-protector-strong \\
     -D_FORTIFY_SOURCE=2 -D_GNU_SOURCE -fPIE -c -o "$(basename "$file" .c).o" "$file"
 done
 gcc -static-pie -s -Wl,--gc-sections -Wl,-O1 -Wl,-z,relro,-z,now,-z,pack-relative-relocs -Wl,--build-id=none -o stubdom *.o \\

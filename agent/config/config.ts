@@ -63,6 +63,7 @@ function take(
   settings: Map<FieldName, unknown>,
   warnings: ConfigWarning[],
 ): void {
+  if (given.length === 0) return;
   const names = new Map(Object.keys(fields).map((name) => [keyOf(name as FieldName), name as FieldName]));
   for (const [key, value] of given) {
     const warn = (message: string) =>
@@ -89,13 +90,18 @@ function shortened(text: string): string {
 }
 
 function commandLineSettings(commandLine: string): Setting[] {
+  // As a rule there is nothing for the agent in it.
+  if (!commandLine.includes(prefix)) return [];
   return parseCommandLine(commandLine)
     .filter(({ key }) => key.startsWith(prefix))
     .map(({ key, value }) => [key.slice(prefix.length), value ?? "1"]);
 }
 
 function iniSettings(text: string): Setting[] {
-  return Object.entries(parseIni(text)).map(([key, value]) => [
+  // The image's own is comments from end to end, which cost the boot a tenth of its time to parse.
+  const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith(";"));
+  if (lines.length === 0) return [];
+  return Object.entries(parseIni(lines.join("\n"))).map(([key, value]) => [
     key,
     // A section or a list is no value of any field, so it is reported like any other wrong value.
     typeof value === "object" && value !== null ? "(section)" : String(value),

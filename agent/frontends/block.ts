@@ -2,7 +2,7 @@
 import type { FileSystem } from "../platform/port.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BadNode } from "./errors.ts";
-import { backendRemedy, type Ends, type Frontend, parseEnds, parseNumber, readNodes } from "./xenbus.ts";
+import { backendRemedy, type Ends, type Frontend, parseEnds, readNodes } from "./xenbus.ts";
 
 export interface VirtualDevice {
   /** The nominal interface. All three kinds appear in Linux as xvd*. */
@@ -68,10 +68,7 @@ export class BlockFrontend implements Frontend {
   private constructor(
     ends: Ends,
     readonly virtualDevice: VirtualDevice,
-    /** The name in the guest's configuration, `hda`. */
-    readonly vdev: string,
     readonly cdrom: boolean,
-    readonly readOnly: boolean,
     /** A CD drive without a disc. */
     readonly empty: boolean,
   ) {
@@ -86,6 +83,11 @@ export class BlockFrontend implements Frontend {
   /** The device node, `/dev/xvda`. */
   get device(): string {
     return `/dev/${this.linuxName}`;
+  }
+
+  /** The name in the guest's configuration, `hda`. */
+  get vdev(): string {
+    return this.linuxName.replace("xvd", this.virtualDevice.scheme);
   }
 
   get label(): string {
@@ -103,14 +105,14 @@ export class BlockFrontend implements Frontend {
 
   static async read(store: Operations, id: number): Promise<BlockFrontend> {
     const path = `device/vbd/${id}`;
-    const front = await readNodes(store, path, ["backend", "virtual-device", "device-type"]);
+    const front = await readNodes(store, path, ["backend", "device-type"]);
     const ends = parseEnds(path, id, front.backend);
-    const node = `${path}/virtual-device`;
-    const virtualDevice = decodeVirtualDevice(parseNumber(node, front["virtual-device"], 0x1fff_ffff));
+    // libxl names the directory by it; `virtual-device` in there is the same number.
+    const virtualDevice = decodeVirtualDevice(id);
     if (virtualDevice === undefined) {
       throw new BadNode(
-        node,
-        front["virtual-device"],
+        path,
+        String(id),
         "the number of an xvd, sd or hd disk",
         "name the disk xvda, sda or hda in the guest's configuration",
       );
@@ -119,20 +121,8 @@ export class BlockFrontend implements Frontend {
     if (type !== "disk" && type !== "cdrom") {
       throw new BadNode(`${path}/device-type`, type, `"disk" or "cdrom"`);
     }
-    const back = await readNodes(store, ends.backend, ["dev", "mode", "params"]);
-    if (back.mode !== "r" && back.mode !== "w") {
-      throw new BadNode(`${ends.backend}/mode`, back.mode, `"r" or "w"`);
-    }
     const cdrom = type === "cdrom";
-    const vdev = back.dev ?? linuxBlockName(virtualDevice);
-    return new BlockFrontend(
-      ends,
-      virtualDevice,
-      vdev,
-      cdrom,
-      back.mode === "r",
-      cdrom && isEmpty(back.params),
-    );
+    return new BlockFrontend(ends, virtualDevice, cdrom, cdrom && (await isEmptyDrive(store, ends)));
   }
 
   /** The node itself: sysfs shows the disk a moment before devtmpfs has it. */
@@ -162,6 +152,13 @@ export async function readCdDrive(store: Operations, id: number): Promise<BlockF
     if (gone) return undefined;
     throw error;
   }
+}
+
+async function isEmptyDrive(store: Operations, { backend }: Ends): Promise<boolean> {
+  const { mode, params } = await readNodes(store, backend, ["mode", "params"]);
+  // Every backend has it, so that one that is just being removed is not taken for an empty drive's.
+  if (mode !== "r" && mode !== "w") throw new BadNode(`${backend}/mode`, mode, `"r" or "w"`);
+  return isEmpty(params);
 }
 
 /**

@@ -16,6 +16,12 @@ export type ConsolePurpose = "log" | "save" | "restore" | "serial";
 
 /** Linux has eight hvc terminals (drivers/tty/hvc/hvc_console.h, HVC_ALLOC_TTY_ADAPTERS). */
 const lastConsole = 7;
+/** Those before it are there in any case. */
+export const firstSerial = 3;
+
+function pathOf(id: number): string {
+  return id === 0 ? "console" : `device/console/${id}`;
+}
 
 export class ConsoleFrontend implements Frontend {
   readonly kind = "console";
@@ -51,8 +57,13 @@ export class ConsoleFrontend implements Frontend {
     return this.id !== 0 && this.output !== undefined && this.output !== "";
   }
 
+  /** One that QEMU does not open: nothing of it is known, and nobody waits for it as long as nothing is saved or restored. */
+  static unread(id: number): ConsoleFrontend {
+    return new ConsoleFrontend({ id, path: pathOf(id), backend: "", backendDomid: 0 }, undefined);
+  }
+
   static async read(store: Operations, id: number): Promise<ConsoleFrontend> {
-    const path = id === 0 ? "console" : `device/console/${id}`;
+    const path = pathOf(id);
     if (id > lastConsole) {
       throw new BadNode(
         path,

@@ -1,7 +1,7 @@
 /** Which PV devices libxl gave this stub domain. */
 import type { Operations } from "../xenstore/operations.ts";
 import { BlockFrontend } from "./block.ts";
-import { ConsoleFrontend } from "./console.ts";
+import { ConsoleFrontend, firstSerial } from "./console.ts";
 import { BadNode } from "./errors.ts";
 import { FramebufferFrontend, KeyboardFrontend } from "./framebuffer.ts";
 import { NicFrontend } from "./nic.ts";
@@ -28,28 +28,36 @@ export function allFrontends(found: Frontends): readonly Frontend[] {
 const mostOfAKind = 128;
 
 /**
- * Reads all of them, in three round trips however many there are. Throws {@link BadNode} for the first one
- * that cannot be, and {@link XenstoreFailure}.
+ * Reads what somebody needs of each, in a few round trips however many there are; a request costs a boot more than it
+ * looks. Throws {@link BadNode} for the first one that cannot be, and {@link XenstoreFailure}.
  */
 export async function discoverFrontends(store: Operations): Promise<Frontends> {
-  const [disks, nics, framebuffers, keyboards, pci, primary, others] = await Promise.all([
-    readKind(store, "vbd", BlockFrontend.read),
-    readKind(store, "vif", NicFrontend.read),
-    readKind(store, "vfb", FramebufferFrontend.read),
-    readKind(store, "vkbd", KeyboardFrontend.read),
-    readKind(store, "pci", PciFrontend.read),
-    ConsoleFrontend.read(store, 0),
+  const kinds = await store.tryDirectory("device");
+  const readKind = <T extends Frontend>(kind: string, read: Read<T>, first = 0) =>
+    kinds.includes(kind) ? readAll(store, kind, read, first) : [];
+  const [disks, nics, framebuffers, keyboards, pci, consoles] = await Promise.all([
+    readKind("vbd", BlockFrontend.read),
+    readKind("vif", NicFrontend.read),
+    readKind("vfb", FramebufferFrontend.read),
+    readKind("vkbd", KeyboardFrontend.read),
+    readKind("pci", PciFrontend.read),
     // Linux takes no device/console/0 for a console either.
-    readKind(store, "console", ConsoleFrontend.read, 1),
+    readKind("console", readConsole, 1),
   ]);
-  return { disks, nics, framebuffers, keyboards, pci, consoles: [primary, ...others] };
+  return { disks, nics, framebuffers, keyboards, pci, consoles: [ConsoleFrontend.unread(0), ...consoles] };
 }
 
-async function readKind<T extends Frontend>(
+async function readConsole(store: Operations, id: number): Promise<ConsoleFrontend> {
+  return id < firstSerial ? ConsoleFrontend.unread(id) : ConsoleFrontend.read(store, id);
+}
+
+type Read<T> = (store: Operations, id: number) => Promise<T>;
+
+async function readAll<T extends Frontend>(
   store: Operations,
   kind: string,
-  read: (store: Operations, id: number) => Promise<T>,
-  first = 0,
+  read: Read<T>,
+  first: number,
 ): Promise<readonly T[]> {
   const directory = `device/${kind}`;
   const names = await store.tryDirectory(directory);

@@ -58,14 +58,18 @@ export async function waitForFrontends(
   settled.catch(() => {});
   let watch: Watch | undefined;
   try {
-    // Over all devices at once: setting a watch blocks for a round trip. Its first event starts the looking.
-    watch = await client.watch(
-      "device",
-      (path) => {
-        for (const wait of waits) wait.changed(path);
-      },
-      lose,
-    );
+    // As a rule all are there, and need no watch.
+    await Promise.race([Promise.all(waits.map((wait) => wait.look())), settled]);
+    if (waits.some((wait) => !wait.done)) {
+      // Over all devices at once: setting a watch blocks for a round trip. Its first event has all looked at again.
+      watch = await client.watch(
+        "device",
+        (path) => {
+          for (const wait of waits) wait.changed(path);
+        },
+        lose,
+      );
+    }
     return await Promise.race([settled, lost]);
   } finally {
     for (const wait of waits) wait.stop();
@@ -115,7 +119,7 @@ class FrontendWait {
   /** An event of the watch: the state itself changed, or something above it did. */
   changed(path: string): void {
     const node = `${this.frontend.path}/state`;
-    if (path === node || node.startsWith(`${path}/`)) void this.#look();
+    if (path === node || node.startsWith(`${path}/`)) void this.look();
   }
 
   /** Some device came or went. */
@@ -128,6 +132,11 @@ class FrontendWait {
     }
   }
 
+  /** Nothing will change any more. */
+  get done(): boolean {
+    return this.#done;
+  }
+
   /** Idempotent. */
   stop(): void {
     this.#done = true;
@@ -135,7 +144,7 @@ class FrontendWait {
   }
 
   /** One read at a time; an event during a read asks for one more, for the value may be older than it. */
-  async #look(): Promise<void> {
+  async look(): Promise<void> {
     this.#again = true;
     if (this.#looking) return;
     this.#looking = true;

@@ -12,7 +12,7 @@ const longestText = 1000;
  *     version           the agent's
  *     phase             the phase that has begun last, or `failed`, or `ended`
  *     phases/<name>     when each began, milliseconds since the stub domain's kernel booted
- *     waited            milliseconds for which a device that QEMU needs was not there yet, when it was looked for
+ *     waited            milliseconds for which there was nothing to do but to wait for a device that QEMU needs
  *     qemu/pid, exit    QEMU's process, and how it ended
  *     memory            KiB available of KiB in all, and the least seen
  *     error             the last error: thing, value, remedy

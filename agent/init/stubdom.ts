@@ -111,11 +111,14 @@ export class Stubdom {
       this.#configure(loadConfig(platform.files, log), store, `${home}/agent/shell`),
     );
     const connecting = this.#connectFrontends(store, dmArguments, configuring);
-    const [{ launch, joinNetworks, launchQemu }] = await Promise.all([
+    const [{ launch, joinNetworks, launchQemu, prepared }, missed] = await Promise.all([
       this.#prepareLaunch(dmArguments, configuring),
       connecting,
     ]);
     const { dm, config } = launch;
+    // As long as there was something else to do, nothing was waited for.
+    const idle = Math.max(0, platform.clock.now() - prepared);
+    this.#report.write("waited", Math.min(missed, idle).toFixed(1));
     // libxl adds devices when QEMU runs; these are named in device_model_args.
     if (dm.passthrough.length > 0) {
       this.#report.release();
@@ -147,15 +150,14 @@ export class Stubdom {
     this.#children.onExit(qemu.pid, (status) => qemu.exited(status));
     void qemu.ended.then((ended) => this.#qemuEnded(ended));
     this.#qemu = qemu;
+
+    this.#phases.enter("qemu-answers");
     this.#report.write("qemu/pid", qemu.pid);
     this.#report.release();
     log.info({ pid: qemu.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
     void log.flush();
-
     // A state that turns out to be wrong ends everything: the guest must not run on a part of it.
     incoming?.feed().catch((error: unknown) => this.fail(error));
-
-    this.#phases.enter("qemu-answers");
     const ready = qemu.ready(config.qemuDeadline, config.lateNotice, () =>
       this.#warn(
         `QEMU has not answered on QMP for ${config.lateNotice / 1000} s; it is given ${config.qemuDeadline / 1000} s; see its lines above, or raise stubdom.qemu_deadline`,
@@ -207,13 +209,14 @@ export class Stubdom {
 
   /**
    * Waits for what QEMU needs. What is late is named while there is time to look, and given the rest of the
-   * deadline; a slow dom0 is no reason to fail.
+   * deadline; a slow dom0 is no reason to fail. Gives for how many milliseconds one was not there that had been looked
+   * for.
    */
   async #connectFrontends(
     store: XenstoreClient,
     dmArguments: Promise<DmArguments>,
     configuring: Promise<Config>,
-  ): Promise<void> {
+  ): Promise<number> {
     const found = this.#found;
     const began = this.platform.clock.now();
     const needed = dmArguments.then((dm) => {
@@ -230,12 +233,12 @@ export class Stubdom {
     const deadline = (await configuring).frontendDeadline - (await patience);
     const [missing] = this.#take(await waitForFrontends(store, this.platform, rest, deadline));
     if (missing !== undefined) throw missing.error;
-    const waited =
+    const missed =
       late.length > 0
         ? this.platform.clock.now() - began
         : Math.max(0, ...outcomes.map((each) => (each.connected ? each.waited : 0)));
-    this.#report?.write("waited", waited.toFixed(1));
     for (const device of (await dmArguments).serials) this.#holdRaw(device);
+    return missed;
   }
 
   /** What QEMU's start needs and no device does. */
@@ -246,7 +249,8 @@ export class Stubdom {
       import("./launch.ts"),
     ]);
     const launch = { platform: this.platform, log: this.log, dm, config };
-    return { launch, launchQemu, joinNetworks: await prepareNetworks(launch) };
+    const joinNetworks = await prepareNetworks(launch);
+    return { launch, launchQemu, joinNetworks, prepared: this.platform.clock.now() };
   }
 
   /** Notes what has connected; returns what has not. */

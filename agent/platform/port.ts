@@ -33,6 +33,8 @@ export interface Clock {
   readonly started: number;
   /** Milliseconds since the kernel booted, with fractions (CLOCK_BOOTTIME). */
   now(): number;
+  /** Milliseconds of a clock of its own (CLOCK_MONOTONIC_COARSE), 10 ms behind at most, for the asking: no system call. */
+  roughly(): number;
   setTimer(milliseconds: number, fire: () => void): Timer;
 }
 

@@ -8,7 +8,8 @@ export interface ByteStream {
   /** At least one byte, or `null` at the end of the stream or after `close`. One read at a time. */
   read(): Promise<Uint8Array | null>;
   /**
-   * Resolves once the other side's buffer has taken every byte; concurrent writes keep their order.
+   * Resolves once the other side's buffer has taken every byte, {@link written} where that is at once; concurrent
+   * writes keep their order.
    * Rejects when the stream is closed or broken before that.
    */
   write(bytes: Uint8Array): Promise<void>;
@@ -32,7 +33,8 @@ export class StreamClosed extends Error {
 /** Most bytes that one `read` returns, unless the stream's owner knows better; also what it holds in memory at the most. */
 const readChunk = 16 * 1024;
 
-const done = Promise.resolve();
+/** What a write gives that was taken whole at once: there is nothing to wait for, and nothing to go wrong any more. */
+export const written = Promise.resolve();
 
 interface Reader {
   resolve(bytes: Uint8Array | null): void;
@@ -52,7 +54,7 @@ export class DescriptorStream implements ByteStream {
   #writer: (() => void) | undefined;
   /** Writes that have not been taken whole. */
   #unsent = 0;
-  #writes: Promise<void> = done;
+  #writes: Promise<void> = written;
 
   constructor(
     private readonly descriptors: Descriptors,
@@ -103,7 +105,7 @@ export class DescriptorStream implements ByteStream {
       } catch (error) {
         return Promise.reject(error);
       }
-      if (bytes.length === 0) return done;
+      if (bytes.length === 0) return written;
     }
     this.#unsent++;
     const sent = this.#writes

@@ -128,11 +128,11 @@ function readOptions(argv: readonly Uint8Array[]): DmOption[] {
   const named = texts[0] !== undefined && !texts[0].startsWith("-");
   // libxl leaves the program's name out and numbers from 1.
   const placeOf = (index: number) => place(named ? index : index + 1);
-  for (const [index, text] of texts.entries()) checkArgument(text, placeOf(index));
+  for (const [index, text] of texts.entries()) checkArgument(text, () => placeOf(index));
 
   const options: DmOption[] = [];
   for (let index = named ? 1 : 0; index < argv.length; ) {
-    const name = /^--?(.+)/s.exec(texts[index] ?? "")?.[1] ?? "";
+    const name = optionName(texts[index] ?? "");
     const count = name === "" || flags.has(name) ? 1 : 2;
     options.push({
       name,
@@ -145,10 +145,16 @@ function readOptions(argv: readonly Uint8Array[]): DmOption[] {
   return options;
 }
 
-function checkArgument(text: string, where: string): void {
+/** Without one dash or two; empty for a bare word, and a dash alone. */
+function optionName(text: string): string {
+  if (!text.startsWith("-")) return "";
+  return text.slice(text.startsWith("--") && text.length > 2 ? 2 : 1);
+}
+
+function checkArgument(text: string, where: () => string): void {
   if (text.length > longestArgument) {
     throw new ArgumentError(
-      where,
+      where(),
       shown(text),
       "is too long",
       `an argument has at most ${longestArgument} bytes; shorten device_model_args or the name that it comes from`,
@@ -156,7 +162,7 @@ function checkArgument(text: string, where: string): void {
   }
   if (text.includes("\0")) {
     throw new ArgumentError(
-      where,
+      where(),
       shown(text),
       "holds a NUL byte",
       "no program can be given that; remove it",

@@ -1,3 +1,5 @@
+import { decodeText, encodeText } from "../bytes/text.ts";
+
 /*
  * Arguments are bytes: a guest's name or a path may be in any encoding. Where they have to be looked into,
  * they are handled as strings with one character a byte (code units 0 to 255), which loses nothing and in
@@ -7,6 +9,9 @@
 const chunk = 4096;
 
 export function toByteString(bytes: Uint8Array): string {
+  const ascii = decodeText(bytes);
+  // A byte that is no ASCII makes it shorter, or U+FFFD.
+  if (ascii.length === bytes.length && !ascii.includes("\ufffd")) return ascii;
   let text = "";
   for (let start = 0; start < bytes.length; start += chunk) {
     text += String.fromCharCode(...bytes.subarray(start, start + chunk));
@@ -16,6 +21,8 @@ export function toByteString(bytes: Uint8Array): string {
 
 /** The inverse of {@link toByteString}; `text` has no code unit above 255. */
 export function fromByteString(text: string): Uint8Array {
+  const ascii = encodeText(text);
+  if (ascii.length === text.length) return ascii;
   const bytes = new Uint8Array(text.length);
   for (let index = 0; index < text.length; index++) bytes[index] = text.charCodeAt(index);
   return bytes;
@@ -35,6 +42,7 @@ export function shown(text: string, limit = 60): string {
  * stays so: the parts joined by commas are the list again.
  */
 export function splitOptions(list: string): string[] {
+  if (!list.includes(",,")) return list.split(",").filter((part) => part !== "");
   return list.match(/(?:[^,]|,,)+/g) ?? [];
 }
 

@@ -16,6 +16,7 @@ const mostConnections = 8;
  */
 export class SideBySide extends Operations {
   readonly #connections: Connection[];
+  #turn = 0;
 
   constructor(private readonly platform: Pick<Platform, "descriptors" | "clock">) {
     const first = new Connection(openXenbus(platform), platform.clock);
@@ -29,19 +30,17 @@ export class SideBySide extends Operations {
     operand: string,
   ): Promise<ReplyBody<N>> {
     try {
-      return this.#idlest().request(type, body, operand);
+      return this.#inTurn().request(type, body, operand);
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  #idlest(): Connection {
-    const [first = this.connection, ...others] = this.#connections;
-    const best = others.reduce((least, each) => (each.inFlight < least.inFlight ? each : least), first);
-    if (best.inFlight === 0 || this.#connections.length === mostConnections) return best;
-    const added = new Connection(openXenbus(this.platform), this.platform.clock);
-    this.#connections.push(added);
-    return added;
+  /** Requests are much alike, so that each connection gets as many as any other. */
+  #inTurn(): Connection {
+    const turn = this.#turn++ % mostConnections;
+    this.#connections[turn] ??= new Connection(openXenbus(this.platform), this.platform.clock);
+    return this.#connections[turn];
   }
 
   /** Idempotent; what is still under way fails. */

@@ -1,8 +1,8 @@
 import type { Platform } from "../platform/port.ts";
 import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 
-/** Most bytes of a read. Linux takes no longer packet, and hands out what has come, whole or not. */
-const chunk = 4096;
+/** Most bytes of a read: Linux hands out what has come, whole or not. Replies are short, and a buffer is made for each. */
+const chunk = 512;
 
 /** Where Linux lets a domain talk to xenstored. */
 export const xenbusDevice = "/dev/xen/xenbus";

@@ -1,10 +1,8 @@
 /* The program: a QuickJS runtime, the agent's bytecode, and the event loop. */
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "native.h"
@@ -15,6 +13,8 @@ extern const uint32_t stubdom_bundle_size;
 
 /* A bound, not a budget: a bug or a hostile peer gets an exception, not the memory that QEMU needs. */
 enum { memory_limit = 24 << 20, stack_limit = 512 << 10 };
+/* What process 1 is known to need before QEMU runs. */
+enum { small_memory = 832 << 10, large_memory = 192 << 10 };
 
 static JSModuleDef *load_module(JSContext *ctx, const char *name, void *opaque)
 {
@@ -65,30 +65,12 @@ static int run(JSContext *ctx)
     return status;
 }
 
-/*
- * Gets the memory that PID 1 is known to need at once: in a PV domain each page that is first touched by itself
- * costs a fault by way of Xen. Where the kernel refuses, the pages come one by one.
- */
-static void prepare_heap(void)
-{
-    enum { needed = 1 << 20 };
-    mallopt(M_TOP_PAD, needed);
-    char *first = malloc(1);
-    char *end = sbrk(0);
-    if (first && end != (void *)-1) {
-        char *page = (char *)(((uintptr_t)first + 4095) & ~(uintptr_t)4095);
-        madvise(page, (size_t)(end - page), MADV_POPULATE_WRITE);
-    }
-    free(first);
-    mallopt(M_TOP_PAD, 64 << 10);
-}
-
 int main(int argc, char **argv)
 {
     mark_start();
+    JSRuntime *rt = heap_new_runtime();
     if (getpid() == 1)
-        prepare_heap();
-    JSRuntime *rt = JS_NewRuntime();
+        heap_prepare(small_memory, large_memory);
     JSContext *ctx = rt ? JS_NewContext(rt) : NULL;
     if (!ctx) {
         fputs("stubdom: not enough memory to start\n", stderr);

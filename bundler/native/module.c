@@ -9,6 +9,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("onTimer", 1, native_on_timer),
     FUNCTION("onUncaught", 1, native_on_uncaught),
     FUNCTION("now", 0, native_now),
+    FUNCTION("roughly", 0, native_roughly),
     FUNCTION("started", 0, native_started),
     FUNCTION("wallClock", 0, native_wall_clock),
 

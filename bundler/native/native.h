@@ -37,6 +37,17 @@ extern const struct bundled_module {
     const uint32_t *size;
 } bundled_modules[] __attribute__((weak));
 
+/* heap.c */
+/* A runtime whose memory heap.c gives; the only one in the program. */
+JSRuntime *heap_new_runtime(void);
+/* Bytes that the runtime uses. */
+size_t heap_in_use(void);
+/*
+ * Gets memory that will be needed at once: so many bytes for small pieces, so many for large ones. In a PV domain each
+ * page that is first touched by itself costs a fault by way of Xen. Where the kernel refuses, they come one by one.
+ */
+void heap_prepare(size_t small, size_t large);
+
 /* event-loop.c */
 /* Bytes in use at which garbage is collected for the first time: QEMU runs then. */
 enum { first_collection = 1 << 20 };
@@ -53,6 +64,7 @@ NATIVE(native_arm_timer);
 NATIVE(native_on_timer);
 NATIVE(native_on_uncaught);
 NATIVE(native_now);
+NATIVE(native_roughly);
 NATIVE(native_started);
 NATIVE(native_wall_clock);
 

@@ -17,6 +17,10 @@ export class FakeClock implements Clock {
     return this.#now;
   }
 
+  roughly(): number {
+    return this.#now;
+  }
+
   setTimer(milliseconds: number, fire: () => void): Timer {
     const armed: Armed = { due: this.#now + Math.max(0, milliseconds), order: this.#order++, fire };
     this.#armed.add(armed);

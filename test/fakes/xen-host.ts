@@ -12,6 +12,9 @@ export class FastClock implements Clock {
   now(): number {
     return performance.now() * this.speed;
   }
+  roughly(): number {
+    return this.now();
+  }
   setTimer(milliseconds: number, fire: () => void) {
     const timer = setTimeout(fire, milliseconds / this.speed);
     return { cancel: () => clearTimeout(timer) };

@@ -46,11 +46,15 @@ export class FakeXenbusDescriptors implements Partial<Descriptors> {
   }
 
   read(fd: number, into: Uint8Array): number | null {
-    const { inbox, atEnd } = this.#at(fd, "read");
+    const opened = this.#at(fd, "read");
+    const { inbox, atEnd } = opened;
     const chunk = inbox.shift();
     if (chunk === undefined) return atEnd ? 0 : null;
-    into.set(chunk);
-    return chunk.length;
+    into.set(chunk.subarray(0, into.length));
+    if (chunk.length <= into.length) return chunk.length;
+    inbox.unshift(chunk.subarray(into.length));
+    setImmediate(() => opened.ready?.()); // level-triggered
+    return into.length;
   }
 
   write(fd: number, from: Uint8Array): number {

@@ -33,7 +33,7 @@ export class XenstoredSocket {
     const decoder = new PacketDecoder();
     let turn: Promise<void> = Promise.resolve();
     socket.on("data", (data: Buffer) => {
-      for (const packet of decoder.decode(new Uint8Array(data))) {
+      decoder.decode(new Uint8Array(data), (packet) => {
         turn = turn.then(async () => {
           // What the kernel's device reports as write's error is a packet here.
           await bus.write(encodePacket(packet)).catch((error: unknown) => {
@@ -43,7 +43,7 @@ export class XenstoredSocket {
           });
         });
         turn.catch(() => socket.destroy());
-      }
+      });
     });
     socket.on("error", () => {});
     socket.on("close", () => {

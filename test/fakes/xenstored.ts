@@ -413,7 +413,8 @@ export class FakeXenbus implements ByteStream {
   async write(bytes: Uint8Array): Promise<void> {
     if (this.#client.closed) throw new SystemError("EBADF", "write", "/dev/xen/xenbus");
     if (bytes.length > payloadLimit) throw new SystemError("EINVAL", "write", "/dev/xen/xenbus");
-    const packets = [...new PacketDecoder().decode(bytes)];
+    const packets: Packet[] = [];
+    new PacketDecoder().decode(bytes, (packet) => packets.push(packet));
     const [packet] = packets;
     if (packet === undefined || packets.length > 1 || bytes.length !== headerSize + packet.payload.length) {
       throw new Error("a write to /dev/xen/xenbus that is not one packet: the kernel drops the rest");

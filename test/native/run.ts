@@ -1,9 +1,9 @@
 /**
- * The C module, and QEMU's clock, under the address and undefined-behaviour sanitizers, with leak detection:
+ * The C module, its heap, and QEMU's clock, under the address and undefined-behaviour sanitizers, with leak detection:
  *
  *     tsx test/native/run.ts [TEXT]
  *
- * Compiles `bundler/native/` with the suite beside this file, and `bundler/clock/` with its own, in the Debian root
+ * Compiles `bundler/native/` with the suite beside this file, its heap and `bundler/clock/` with their own, in the Debian root
  * that the agent is built in and runs each test (whose name contains TEXT) as a process of its own: a crash or a leak is the failure of
  * one test, and its report is shown.
  */
@@ -29,13 +29,15 @@ compile() {
     -fsanitize=address,undefined -fno-sanitize-recover=all -I/recipe "$@"
 }
 for file in /recipe/*.c; do
-  compile -c -o "$(basename "$file" .c).o" "$file"
+  compile -DHEAP_OF_MALLOC -c -o "$(basename "$file" .c).o" "$file"
 done
+compile -I/recipe/heap -pie -o heap /recipe/heap/test.c
 compile -pie -o clock /recipe/clock/clock.c -lpthread
 gcc -pie -fsanitize=address,undefined -Wl,--wrap=js_init_module_stubdom_native -o suite *.o \\
   /usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a -lm -lpthread
 ./suite >suite.names
 ./clock >clock.names
+./heap >heap.names
 `;
 
 /**
@@ -84,6 +86,8 @@ async function main(wanted: string): Promise<number> {
     for (const name of readdirSync(native).filter((name) => /\.[ch]$/.test(name)))
       writeFileSync(join(recipe, name), readFileSync(join(native, name)));
     writeFileSync(join(recipe, "helpers.c"), readFileSync(here("helpers.c")));
+    mkdirSync(join(recipe, "heap"));
+    writeFileSync(join(recipe, "heap/test.c"), readFileSync(here("heap.c")));
     mkdirSync(join(recipe, "clock"));
     writeFileSync(join(recipe, "clock/clock.c"), readFileSync(here("clock.c")));
     writeFileSync(
@@ -95,7 +99,7 @@ async function main(wanted: string): Promise<number> {
     await progress.step("native tests: compile with sanitizers", (step) =>
       runInRoot(root.path, COMPILE, { ...inside, step }),
     );
-    const tests = ["suite", "clock"].flatMap((program) =>
+    const tests = ["suite", "clock", "heap"].flatMap((program) =>
       lines(join(output, `${program}.names`)).map((name, number) => ({ program, number, name })),
     );
     const chosen = tests.filter(({ name }) => name.includes(wanted));

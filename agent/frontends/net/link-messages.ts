@@ -191,10 +191,13 @@ export function deleteLink(index: number): Uint8Array {
   return header(index);
 }
 
+/** What {@link decodeLink} reads. */
+const readOfLink = [IFLA_IFNAME, IFLA_MTU, IFLA_ADDRESS, IFLA_LINKINFO, IFLA_MASTER];
+
 /** The interface that an RTM_NEWLINK or RTM_DELLINK message is about. */
 export function decodeLink(message: NetlinkMessage): Link {
   const view = linkHeader(message);
-  const attributes = decodeAttributes(message.payload.subarray(HEADER));
+  const attributes = decodeAttributes(message.payload.subarray(HEADER), readOfLink);
   const index = view.getInt32(4, true);
   const name = readText(attributes, IFLA_IFNAME);
   const mtu = readU32(attributes, IFLA_MTU);

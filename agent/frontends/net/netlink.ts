@@ -131,19 +131,24 @@ export function decodeMessages(datagram: Uint8Array): NetlinkMessage[] {
 
 /** One attribute with its padding; `value` in several parts, so that attributes nest by being listed. */
 export function attribute(type: number, ...value: readonly Uint8Array[]): Uint8Array {
-  const whole = concatBytes(value);
-  const length = ATTRIBUTE_HEADER + whole.length;
+  let length = ATTRIBUTE_HEADER;
+  for (const part of value) length += part.length;
   if (length > ATTRIBUTE_LENGTH_MAX)
     throw new NetlinkFormatError(`attribute ${type} would be ${length} bytes, at most 65535 fit`);
   const bytes = new Uint8Array(padded(length));
   const view = viewOf(bytes);
   view.setUint16(0, length, true);
   view.setUint16(2, type, true);
-  bytes.set(whole, ATTRIBUTE_HEADER);
+  let offset = ATTRIBUTE_HEADER;
+  for (const part of value) {
+    bytes.set(part, offset);
+    offset += part.length;
+  }
   return bytes;
 }
 
-export function decodeAttributes(bytes: Uint8Array): Attributes {
+/** @param wanted the types that somebody reads, of dozens in a message about a link; all of them without it */
+export function decodeAttributes(bytes: Uint8Array, wanted?: readonly number[]): Attributes {
   const view = viewOf(bytes);
   const attributes = new Map<number, Uint8Array>();
   for (let offset = 0; offset < bytes.length; ) {
@@ -154,7 +159,8 @@ export function decodeAttributes(bytes: Uint8Array): Attributes {
     const type = view.getUint16(offset + 2, true) & ATTRIBUTE_TYPE;
     if (length < ATTRIBUTE_HEADER || length > rest)
       throw new NetlinkFormatError(`attribute ${type} claims ${length} bytes, ${rest} are there`);
-    attributes.set(type, bytes.subarray(offset + ATTRIBUTE_HEADER, offset + length));
+    if (wanted === undefined || wanted.includes(type))
+      attributes.set(type, bytes.subarray(offset + ATTRIBUTE_HEADER, offset + length));
     offset += padded(length);
   }
   return attributes;

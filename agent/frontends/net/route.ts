@@ -231,8 +231,8 @@ export class RouteClient {
         this.#pending.delete(sequence);
         throw error instanceof SystemError ? new RouteError(action, error.code, error.message) : error;
       }
-      // The kernel works inside write(2), so that the answer is nearly always there by now.
-      this.#receive();
+      // The kernel works inside write(2), so that the answer is nearly always there by now. What is behind it can wait.
+      this.#receive(sequence);
       if (!this.#pending.has(sequence)) return;
       pending.timer = this.#platform.clock.setTimer(DEADLINE, () => {
         this.#pending.delete(sequence);
@@ -241,10 +241,11 @@ export class RouteClient {
     });
   }
 
-  #receive(): void {
+  /** All there is, or what there is up to the answer to one request. */
+  #receive(wanted?: number): void {
     const { descriptors } = this.#platform;
     try {
-      while (!this.#closed) {
+      while (!this.#closed && (wanted === undefined || this.#pending.has(wanted))) {
         const length = descriptors.read(this.#fd, this.#buffer);
         if (length === null) return;
         // A copy: answers are kept until their request ends, the buffer is used again.

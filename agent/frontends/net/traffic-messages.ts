@@ -114,7 +114,7 @@ export function newRedirect(from: number, to: number, keys: readonly U32Key[]): 
  *     +-------+------------+--------+----------+-----------+--------+-------+
  */
 function mirred(to: number): Uint8Array {
-  return concatBytes([0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to].map(u32));
+  return new Uint8Array(Uint32Array.of(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to).buffer);
 }
 
 /**

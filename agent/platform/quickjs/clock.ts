@@ -35,6 +35,7 @@ export function createClock(): Clock {
   return {
     started: native.started(),
     now: native.now,
+    roughly: native.roughly,
     setTimer(milliseconds, fire) {
       const entry = { deadline: native.now() + milliseconds, fire, live: true };
       // From the end, where most belong.

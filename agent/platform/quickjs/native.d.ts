@@ -12,6 +12,7 @@ declare module "stubdom-native" {
   export function onTimer(fire: () => void): void;
   export function onUncaught(report: (error: unknown) => void): void;
   export function now(): number;
+  export function roughly(): number;
   export function started(): number;
   export function wallClock(): number;
 

@@ -38,6 +38,7 @@ function clockOf(speed: number): Clock {
   return {
     started: 0,
     now: () => performance.now() * speed,
+    roughly: () => performance.now() * speed,
     setTimer(milliseconds, fire) {
       const timer = setTimeout(fire, milliseconds / speed);
       return { cancel: () => clearTimeout(timer) };

@@ -144,6 +144,14 @@ export const eventLoopTests: Record<string, Group> = {
       holds(native.now() >= before && before > 0, "later is later");
     },
   },
+  roughly: {
+    "goes forward with the time, some 10 ms behind": async () => {
+      const before = native.roughly();
+      await sleep(50);
+      const passed = native.roughly() - before;
+      holds(before > 0 && passed >= 30, "50 ms have passed");
+    },
+  },
   started: {
     "is in the past": () =>
       holds(native.started() > 0 && native.started() < native.now(), "entered before now"),

@@ -78,7 +78,8 @@ describe("waiting for frontends", () => {
     tree.screen();
     tree.pci("0000:03:00.0");
     files.put("/dev/xvda", "");
-    files.put("/dev/hvc1", "");
+    tree.console(3, "pty");
+    files.put("/dev/hvc3", "");
     files.put("/dev/fb0", "");
     files.put("/dev/input/event1", "");
     files.put("/sys/bus/xen/devices/vif-0/net/eth3/address", "");
@@ -88,7 +89,7 @@ describe("waiting for frontends", () => {
     files.put("/sys/class/input/input1/phys", "xenbus/device/vkbd/0\n");
     files.put("/sys/class/input/input1/event1/dev", "");
     files.put("/sys/bus/pci/devices/0000:00:00.0/vendor", "");
-    for (const path of ["vbd/768", "vif/0", "vfb/0", "vkbd/0", "pci/0", "console/1"]) {
+    for (const path of ["vbd/768", "vif/0", "vfb/0", "vkbd/0", "pci/0", "console/3"]) {
       tree.state(`device/${path}`, 4);
     }
     const outcomes = await waitForFrontends(client, platform, awaited(await discoverFrontends(client)));
@@ -98,12 +99,13 @@ describe("waiting for frontends", () => {
       ["device/vfb/0", ["/dev/fb0"]],
       ["device/vkbd/0", ["/dev/input/event1"]],
       ["device/pci/0", ["0000:00:00.0"]],
-      ["device/console/1", ["/dev/hvc1"]],
+      ["device/console/3", ["/dev/hvc3"]],
     ]);
     await settle();
     expect(clock.pending).toBe(0);
     expect(daemon.watchCount).toBe(0);
-    expect(daemon.requests.filter((request) => request.startsWith("watch"))).toEqual(["watch device"]);
+    // No watch is needed for what is there.
+    expect(daemon.requests.filter((request) => request.startsWith("watch"))).toEqual([]);
   });
 
   it("waits through all states, without a timer but the deadline's", async () => {
