@@ -1,8 +1,7 @@
 /** Why a run broke, in one line that fits below a table. Pure. */
 
-/** `libxl: error: libxl_dm.c:123:function: Domain 4:text`, of which the text is for people. */
-const SAID =
-  /^(?:libxl|xc|libxl-save-helper|xenlight): error: (?:[\w.-]+:\d+:(?:\w+: ?)?)?(?:Domain \d+: ?)?(.+)$/;
+/** `libxl: error: libxl_dm.c:12:function: Domain 4:text` and `xc: error: panic: xg_dom.c:12: text`: the text is for people. */
+const SAID = /^(?:libxl|xc): error: (?:panic: )?(?:[\w.-]+:\d+: ?(?:\w+: ?)?)?(?:Domain \d+: ?)?(.+)$/;
 
 /**
  * The first line of what was thrown, and where Xen's tools say what is wrong, their first error: what they say later

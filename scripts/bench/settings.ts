@@ -115,8 +115,8 @@ export function settingsOf(choice: Choice): Settings {
   };
 }
 
-/** Seconds until a single guest's first program runs: one that will never say anything is not waited for as one that works. */
-export function bootPatience({ patience }: Settings): number {
+/** Seconds until a guest says anything: one that never will is not waited for as one that works. */
+export function firstPatience({ patience }: Settings): number {
   return patience / 4;
 }
 

@@ -12,6 +12,21 @@ libxl: error: libxl_create.c:1957:domcreate_devmodel_started: Domain 1:device mo
   );
 });
 
+test.each([
+  [
+    "xc: error: panic: xg_dom_core.c:230: '/root/a.gz': zero length file: Internal error",
+    "'/root/a.gz': zero length file: Internal error",
+  ],
+  [
+    "xc: error: panic: xg_dom_core.c:689: xc_dom_find_loader: no loader found: Invalid kernel",
+    "no loader found: Invalid kernel",
+  ],
+  ["libxl: error: libxl_dom.c:641:libxl__build_pv: it failed", "it failed"],
+  ["xc: error: short", "short"],
+])("%s", (line, said) => {
+  expect(reasonOf(new Error(`xl\n${line}`))).toBe(`xl: ${said}`);
+});
+
 test("else what was thrown, its first line", () => {
   expect(reasonOf(new Error("no answer\nlast lines:\nguest: up"))).toBe("no answer");
   expect(reasonOf("gone")).toBe("gone");
