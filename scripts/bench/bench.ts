@@ -10,11 +10,12 @@ import { LabHost } from "../lab/host.ts";
 import { LocalHost } from "../lab/local.ts";
 import type { XenHost } from "../lab/xen-host.ts";
 import { COUNTED_TOLERANCE, compare, comparisonText } from "./compare.ts";
-import { GROUPS } from "./measures.ts";
+import { GROUPS, type Group } from "./measures.ts";
 import {
   type Bench,
   clearUp,
   drawingDisk,
+  markBroken,
   measureDensity,
   measureOnce,
   measureSave,
@@ -23,8 +24,10 @@ import {
   neverHas,
   prepare,
 } from "./measuring.ts";
+import type { Minios } from "./minios.ts";
 import { writeAll } from "./output.ts";
 import { xlInfo } from "./readings.ts";
+import { reasonOf } from "./reason.ts";
 import { type HostFacts, parseResults, Recorder, type Results } from "./results.ts";
 import { settingsOf } from "./settings.ts";
 import { markdown } from "./table.ts";
@@ -42,6 +45,7 @@ table.md and a picture a group, as SVG and PNG, in dist/bench; docs/bench.md exp
   --variants NAME,... of dom0, linux-stubdom, shell-stubdom, minios; dom0 is what the others are compared with
   --choices           our own settings beside others (joint of the NIC, disk) in place of the shell script
   --minios FILE       an ioemu-stubdom.gz that fits the host's Xen
+  --minios-hvmloader FILE   for MiniOS' guests; needed where the host's own hvmloader has no ROMBIOS, as Debian's
   --host lab|local    the emulated host (default), or this machine's own Xen, as root
   --xen WORDS         further words for the emulated Xen's command line, such as clocksource=tsc
   --icount            emulated time follows executed instructions: slow, and the same figures each time, within 1 %
@@ -70,27 +74,31 @@ async function facts(host: XenHost, kind: HostFacts["kind"], icount: boolean): P
 const MADE_AGAIN = "the emulator's fault, made again";
 
 /**
- * A run that broke is named in the results and left out; so are those after it when the host has gone. One in which the
- * emulated processor killed the guest is made again, once, and named as well.
+ * A run that broke is named in the results and left out, its figures marked with the reason; so are those after it when the
+ * host has gone. One in which the emulated processor killed the guest is made again, once, and named as well.
  */
 async function attempt(
   bench: Bench,
   what: string,
-  work: (bench: Bench) => Promise<void>,
+  variant: VariantName,
+  groups: readonly Group[],
+  work: (bench: Bench, variant: VariantName) => Promise<void>,
   again = true,
 ): Promise<void> {
   const recorder = new Recorder();
   try {
-    await progress.step(what, () => work({ ...bench, recorder }));
+    await progress.step(what, () => work({ ...bench, recorder }, variant));
     bench.recorder.take(recorder);
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
+    const reason = reasonOf(error);
     const emulator = error instanceof EmulatorFault;
     const kind = emulator ? (again ? MADE_AGAIN : "the emulator's fault") : "failed";
-    bench.recorder.trouble(`${what}: ${kind}: ${text.split("\n")[0]}`);
+    bench.recorder.trouble(`${what}: ${kind}: ${reason}`);
     progress.note(`${what}: ${text}`);
     await clearUp(bench.host).catch(() => {});
-    if (emulator && again) await attempt(bench, what, work, false);
+    if (emulator && again) await attempt(bench, what, variant, groups, work, false);
+    else markBroken(bench, variant, groups, `${kind}: ${reason}`);
   }
 }
 
@@ -108,19 +116,20 @@ async function measureAll(
         bench.recorder.absent(variant, id, reason);
     }
   }
-  // These have guests of their own.
-  const single = settings.groups.some((group) => !["density", "screen", "save"].includes(group));
+  // The others have guests of their own.
+  const single = settings.groups.filter((group) => !["density", "screen", "save"].includes(group));
   for (const [index, round] of order.entries()) {
     for (const variant of round) {
       const what = `round ${index + 1} of ${order.length}: ${variant}`;
-      if (single) await attempt(bench, what, (run) => measureOnce(run, variant, index));
+      if (single.length > 0)
+        await attempt(bench, what, variant, single, (run) => measureOnce(run, variant, index));
       if (settings.groups.includes("screen"))
-        await attempt(bench, `${what}, its screen`, (run) => measureScreen(run, variant));
+        await attempt(bench, `${what}, its screen`, variant, ["screen"], measureScreen);
       if (settings.groups.includes("save"))
-        await attempt(bench, `${what}, saving`, (run) => measureSave(run, variant));
+        await attempt(bench, `${what}, saving`, variant, ["save"], measureSave);
       // Once is enough: a slope over four points has its own check.
       if (settings.groups.includes("density") && index === 0)
-        await attempt(bench, `${what}, several guests`, (run) => measureDensity(run, variant));
+        await attempt(bench, `${what}, several guests`, variant, ["density"], measureDensity);
       measured();
     }
   }
@@ -134,6 +143,7 @@ async function main(): Promise<number> {
       only: { type: "string" },
       choices: { type: "boolean", default: false },
       minios: { type: "string" },
+      "minios-hvmloader": { type: "string" },
       host: { type: "string", default: "lab" },
       xen: { type: "string", default: "" },
       icount: { type: "boolean", default: false },
@@ -171,8 +181,9 @@ function read(file: string): Results {
 /** @throws RangeError for a name that there is not, or not with these options */
 function variantOf(name: string, usual: readonly VariantName[]): VariantName {
   const found = usual.find((each) => each === name);
-  if (found === undefined) throw new RangeError(`--variants ${name}: there are ${usual.join(", ")}`);
-  return found;
+  if (found !== undefined) return found;
+  if (name === "minios") throw new RangeError("--variants minios needs --minios FILE");
+  throw new RangeError(`--variants ${name}: there are ${usual.join(", ")}`);
 }
 
 interface Values {
@@ -182,6 +193,7 @@ interface Values {
   readonly choices: boolean;
   readonly variants?: string | undefined;
   readonly minios?: string | undefined;
+  readonly "minios-hvmloader"?: string | undefined;
   readonly host: string;
   readonly xen: string;
   readonly icount: boolean;
@@ -195,6 +207,7 @@ async function made({
   choices,
   variants: named,
   minios,
+  "minios-hvmloader": hvmloader,
   host: kind,
   xen,
   icount,
@@ -205,6 +218,16 @@ async function made({
     throw new RangeError("--icount needs the emulated host: leave out --host local");
   if (xen !== "" && kind === "local")
     throw new RangeError("--xen is for the emulated host: leave out --host local");
+  if (hvmloader !== undefined && minios === undefined)
+    throw new RangeError("--minios-hvmloader is for the guests of --minios FILE");
+  // A file that is not there shall not wait for the host.
+  const given: Minios | undefined =
+    minios === undefined
+      ? undefined
+      : {
+          image: readFileSync(minios),
+          ...(hvmloader !== undefined && { hvmloader: readFileSync(hvmloader) }),
+        };
   const settings = settingsOf({
     quick,
     icount,
@@ -242,7 +265,7 @@ async function made({
       recorder,
       disk: measuringDisk,
       screen: drawingDisk,
-      ...(minios !== undefined && { minios }),
+      ...(given !== undefined && { minios: given }),
     };
     const { groups, density, ...rest } = settings;
     const results = (): Results =>

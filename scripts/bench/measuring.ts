@@ -5,7 +5,6 @@
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { gunzipSync } from "node:zlib";
 import { PROJECT } from "../../bundler/paths.ts";
 import { buildRoot } from "../../bundler/root.ts";
 import { createGuest, Guest, type GuestOptions, installStubdom } from "../lab/guest.ts";
@@ -13,7 +12,8 @@ import { guestDisk } from "../lab/guest-disk.ts";
 import { helperRuns, installHelper, startHelper, stopHelper } from "../lab/helper.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../lab/shell-stubdom.ts";
 import type { XenHost } from "../lab/xen-host.ts";
-import { MEASURES, measure } from "./measures.ts";
+import { type Group, MEASURES, measure } from "./measures.ts";
+import { installMinios, type Minios, wholeChecksums } from "./minios.ts";
 import { guestProbe } from "./probe.ts";
 import {
   leastMemory,
@@ -27,9 +27,19 @@ import {
   xlInfo,
   xlList,
 } from "./readings.ts";
+import { reasonOf } from "./reason.ts";
 import type { Recorder } from "./results.ts";
 import { screenGuest } from "./screen-guest.ts";
-import { DOM0_ADDRESS, FIRST_PORT, guestFigures, guestJobs, type Settings, scratchMiB } from "./settings.ts";
+import {
+  DOM0_ADDRESS,
+  FIRST_PORT,
+  figuresOf,
+  firstPatience,
+  guestFigures,
+  guestJobs,
+  type Settings,
+  scratchMiB,
+} from "./settings.ts";
 import { quantile } from "./statistics.ts";
 import { VARIANTS, type VariantName } from "./variants.ts";
 import { TRACED, wakeUps } from "./xentrace.ts";
@@ -42,8 +52,7 @@ export interface Bench {
   readonly host: XenHost;
   readonly settings: Settings;
   readonly recorder: Recorder;
-  /** `ioemu-stubdom.gz` on this machine. */
-  readonly minios?: string;
+  readonly minios?: Minios;
   /** A bootable image whose guest does these jobs. */
   readonly disk: (jobs: readonly string[]) => Promise<string>;
   /** A bootable image that draws, made in a directory. */
@@ -66,13 +75,6 @@ export async function prepare(bench: Bench, variants: readonly VariantName[]): P
   const { host, settings } = bench;
   if (variants.some((name) => !["dom0", "minios"].includes(name))) await installStubdom(host);
   if (variants.includes("shell-stubdom")) await host.push(await shellStubdomRamdisk(), SHELL_RAMDISK);
-  if (variants.includes("minios")) {
-    const image = readFileSync(bench.minios ?? "");
-    const { stdout } = await host.run("ls -d /usr/lib/xen-*/boot /usr/lib/xen/boot 2> /dev/null | head -n 1");
-    const directory = stdout.trim();
-    if (directory === "") throw new Error("dom0 has no /usr/lib/xen-*/boot, where libxl looks for MiniOS");
-    await host.push(image, `${directory}/ioemu-stubdom.gz`);
-  }
   await host.run(
     `ip link show ${BRIDGE} > /dev/null 2>&1 || ip link add ${BRIDGE} type bridge
      ip link set ${BRIDGE} up; ip addr replace ${DOM0_ADDRESS}/24 dev ${BRIDGE}`,
@@ -88,7 +90,10 @@ export async function prepare(bench: Bench, variants: readonly VariantName[]): P
 }
 
 /** What makes the variant, beside the guest that all have. */
-function guestOf(variant: VariantName): Pick<GuestOptions, "stubdom" | "extra"> {
+async function guestOf(
+  { host, minios }: Bench,
+  variant: VariantName,
+): Promise<Pick<GuestOptions, "stubdom" | "extra">> {
   const about = VARIANTS[variant];
   if ("words" in about) return { stubdom: { cmdline: `quiet ${about.words}` } };
   switch (variant) {
@@ -99,22 +104,21 @@ function guestOf(variant: VariantName): Pick<GuestOptions, "stubdom" | "extra"> 
     case "shell-stubdom":
       return { stubdom: { ramdisk: SHELL_RAMDISK, memory: 128, cmdline: `quiet ${SHELL_STUBDOM_CMDLINE}` } };
     case "minios":
-      return {
-        stubdom: false,
-        extra: { device_model_version: "qemu-xen-traditional", device_model_stubdomain_override: true },
-      };
+      if (minios === undefined) throw new RangeError("nobody has given an image of MiniOS");
+      return { stubdom: false, extra: await installMinios(host, minios) };
     default:
       throw new RangeError(`nobody knows how to start ${variant}`);
   }
 }
 
 async function options(
-  { settings, disk }: Bench,
+  bench: Bench,
   variant: VariantName,
   name: string,
   jobs: readonly string[],
 ): Promise<GuestOptions> {
-  const { extra = {}, ...own } = guestOf(variant);
+  const { settings, disk } = bench;
+  const { extra = {}, ...own } = await guestOf(bench, variant);
   return {
     name,
     memory: settings.guestMemory,
@@ -152,13 +156,22 @@ export async function measureOnce(bench: Bench, variant: VariantName, round: num
     },
   });
   try {
-    await guest.waitForSerial("guest: up", settings.patience);
+    if (variant === "minios" && settings.groups.includes("network"))
+      await wholeChecksums(host, await guest.stubdomId());
+    await booted(guest, settings, "guest: up");
     add("start.create", guest.createTime / 1000);
     if (first !== undefined) add("start.serial", (first - began) / 1000);
     add("start.up", (Date.now() - began) / 1000);
     await guest.waitForSerial("guest: ready", settings.patience);
     for (const [label, line] of probes(guest.serialLines)) {
-      for (const [id, value] of guestFigures(label, probeLine(line))) add(id, value);
+      try {
+        for (const [id, value] of guestFigures(label, probeLine(line))) add(id, value);
+      } catch (error) {
+        // One thing that does not work says nothing against the others, which were measured before or after it.
+        const reason = reasonOf(error);
+        for (const id of figuresOf(label)) absent(id, `failed: ${reason}`);
+        recorder.trouble(`round ${round + 1}: ${variant}: ${label}: failed: ${reason}`);
+      }
     }
     await bootFigures(guest, variant, add, absent);
     if (settings.groups.includes("resources")) await resources(bench, variant, guest, before, add);
@@ -167,6 +180,12 @@ export async function measureOnce(bench: Bench, variant: VariantName, round: num
     await guest.destroy();
     await goneAfter(host, name);
   }
+}
+
+/** Waits for a line of a guest's own program, but not as long for one whose firmware says nothing. */
+async function booted(guest: Guest, settings: Settings, line: string): Promise<void> {
+  await guest.waitForSerial(/\S/, firstPatience(settings));
+  await guest.waitForSerial(line, settings.patience);
 }
 
 type Add = (id: string, value: number) => void;
@@ -221,13 +240,13 @@ function sum(values: readonly number[]): number {
 }
 
 /** Bytes of the file or files, as they are kept in dom0. */
-function imageSize(variant: VariantName, minios: string | undefined): number {
+function imageSize(variant: VariantName, minios: Minios | undefined): number {
   const size = (name: string) => statSync(join(PROJECT, "dist", name)).size;
   switch (variant) {
     case "dom0":
       return 0;
     case "minios":
-      return gunzipSync(readFileSync(minios ?? "")).length;
+      return minios?.image.length ?? 0;
     default:
       return size("stubdom-linux-kernel") + size("stubdom-linux-ramdisk");
   }
@@ -350,7 +369,7 @@ export async function measureScreen(bench: Bench, variant: VariantName): Promise
   await host.push(readFileSync(join(import.meta.dirname, "dom0/watch.py")), script);
   const directory = mkdtempSync(join(tmpdir(), "bench-screen-"));
   try {
-    const { stubdom, extra } = guestOf(variant);
+    const { stubdom, extra } = await guestOf(bench, variant);
     // dom0's end of the stub domain's screen; without a stub domain it is the guest's own.
     const backend = variant === "dom0" ? {} : { device_model_args_pv: ["-vga", "xenfb"] };
     const guest = await createGuest(host, {
@@ -369,7 +388,7 @@ export async function measureScreen(bench: Bench, variant: VariantName): Promise
       return JSON.parse(stdout) as Said;
     };
     try {
-      await guest.waitForSerial("ready", settings.patience);
+      await booted(guest, settings, "ready");
       await drawn("c");
       const { milliseconds } = await watch<{ milliseconds: (number | null)[] }>(
         "change",
@@ -439,7 +458,7 @@ async function saveOnce(
   const name = `${OURS}saved`;
   const guest = await createGuest(host, await options(bench, variant, name, ["beat"]));
   try {
-    await guest.waitForSerial("guest: beat", settings.patience);
+    await booted(guest, settings, "guest: beat");
     const saving = Date.now();
     await host.run(["xl", "save", name, STATE], { timeout: 600 });
     const saved = Date.now() - saving;
@@ -462,6 +481,20 @@ async function saveOnce(
     await guest.destroy();
     await goneAfter(host, name);
     await host.run(["rm", "-f", STATE]);
+  }
+}
+
+/** Notes why a run has no figures: for all that it would have measured, unless it is known to be impossible anyhow. */
+export function markBroken(
+  { recorder, settings }: Pick<Bench, "recorder" | "settings">,
+  variant: VariantName,
+  groups: readonly Group[],
+  reason: string,
+): void {
+  const impossible = new Set(neverHas(variant).map(([id]) => id));
+  for (const { id, group, counted } of MEASURES) {
+    if (!groups.includes(group) || !settings.groups.includes(group) || impossible.has(id)) continue;
+    if (!settings.counted || counted) recorder.absent(variant, id, reason);
   }
 }
 

@@ -115,6 +115,11 @@ export function settingsOf(choice: Choice): Settings {
   };
 }
 
+/** Seconds until a guest says anything: one that never will is not waited for as one that works. */
+export function firstPatience({ patience }: Settings): number {
+  return patience / 4;
+}
+
 /** dom0's address on the guests' bridge, and the guest's. */
 export const DOM0_ADDRESS = "10.7.0.1";
 export const GUEST_ADDRESS = "10.7.0.2";
@@ -222,4 +227,10 @@ export function guestFigures(label: string, values: Readonly<Record<string, numb
     default:
       throw new Error(`nobody has asked for ${label}`);
   }
+}
+
+/** Ids of what {@link guestFigures} makes of a label, whatever the guest says. */
+export function figuresOf(label: string): string[] {
+  const anything = { ns: 1, count: 1, bytes: 1, received: 1, p50: 1, p99: 1 };
+  return guestFigures(label, anything).map(([id]) => id);
 }

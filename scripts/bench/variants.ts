@@ -18,7 +18,7 @@ export const VARIANTS = {
   minios: {
     what: "the MiniOS stub domain (qemu-xen-traditional)",
     differs:
-      "another operating system in one address space and a QEMU of 2009: other device models behind the same names; no AHCI, so that all variants use IDE when it takes part",
+      "another operating system in one address space and a QEMU of 2009: other device models behind the same names, ROMBIOS instead of SeaBIOS; no AHCI, so that all variants use IDE when it takes part",
   },
   // A joint and a disk at a time: the one does not touch the other's figures, and a boot takes minutes.
   "bridge+io_uring": ours("stubdom.net_joint=bridge stubdom.disk_aio=io_uring"),

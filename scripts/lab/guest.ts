@@ -99,7 +99,9 @@ export async function createGuest(host: XenHost, options: GuestOptions): Promise
       `${error.message}\n${emulatorSays(host)}/var/log/xen/qemu-dm-${options.name}.log:\n${log}`,
     );
   }
-  return new Guest(host, options.name, Date.now() - began, options.stubdom !== false, options.onSerial);
+  // MiniOS has no settings of ours, but is a stub domain as well.
+  const stubdom = options.stubdom !== false || options.extra?.device_model_stubdomain_override === true;
+  return new Guest(host, options.name, Date.now() - began, stubdom, options.onSerial);
 }
 
 /**

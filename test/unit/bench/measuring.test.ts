@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
   type Bench,
   clearUp,
+  markBroken,
   measureDensity,
   measureOnce,
   measureSave,
@@ -14,7 +15,8 @@ import {
 import { processScript } from "../../../scripts/bench/readings.ts";
 import { isAbsent, Recorder } from "../../../scripts/bench/results.ts";
 import { settingsOf } from "../../../scripts/bench/settings.ts";
-import { EXIT, RemoteProcess, STDOUT } from "../../../scripts/lab/channel.ts";
+import { VARIANT_NAMES, type VariantName } from "../../../scripts/bench/variants.ts";
+import { DATA, EOF, EXIT, RemoteProcess, STDOUT } from "../../../scripts/lab/channel.ts";
 import { XenHost } from "../../../scripts/lab/xen-host.ts";
 import { about } from "./example.ts";
 
@@ -27,6 +29,10 @@ class ScriptedHost extends XenHost {
   console: readonly string[] = [];
   /** `xl create` fails. */
   broken = false;
+  /** dom0's hvmloader holds one. */
+  rombios = true;
+  /** What was copied into dom0. */
+  readonly files = new Map<string, string>();
   #seconds = 0;
   readonly #consoles: RemoteProcess[] = [];
 
@@ -41,6 +47,7 @@ class ScriptedHost extends XenHost {
   override spawn(command: string | readonly string[]): RemoteProcess {
     const words = typeof command === "string" ? [command] : command;
     const text = words.join(" ");
+    if (words[3] === "push") return this.#pushed(words[4] ?? "");
     // Whatever is typed has the guest draw.
     const process = new RemoteProcess(() => {
       setImmediate(() => process.receive(STDOUT, Buffer.from("drawn\n")));
@@ -55,6 +62,15 @@ class ScriptedHost extends XenHost {
     setImmediate(() => {
       process.receive(STDOUT, Buffer.from(output));
       process.receive(EXIT, Buffer.from(JSON.stringify({ code: status })));
+    });
+    return process;
+  }
+
+  #pushed(path: string): RemoteProcess {
+    this.files.set(path, "");
+    const process = new RemoteProcess((type, payload) => {
+      if (type === DATA) this.files.set(path, `${this.files.get(path)}${payload}`);
+      if (type === EOF) setImmediate(() => process.receive(EXIT, Buffer.from('{"code":0}')));
     });
     return process;
   }
@@ -82,6 +98,7 @@ class ScriptedHost extends XenHost {
     }
     if (words[3] === "change") return done('{"milliseconds":[30,null,10,20]}\n');
     if (words[3] === "rate") return done('{"updates":4,"pixels":960000,"seconds":2}\n');
+    if (words[0]?.includes("Bochs BIOS")) return { status: this.rombios ? 0 : 1, output: "" };
     if (program !== "xl") {
       for (const name of words[0]?.includes("xl destroy") ? [...this.guests] : []) this.guests.delete(name);
       return done();
@@ -124,8 +141,8 @@ afterEach(async () => {
   rmSync(directory, { recursive: true });
 });
 
-const median = (id: string) => {
-  const figure = recorder.results(about).figures[id]?.dom0;
+const median = (id: string, variant: VariantName = "dom0") => {
+  const figure = recorder.results({ ...about, variants: VARIANT_NAMES }).figures[id]?.[variant];
   return figure === undefined || isAbsent(figure) ? figure?.absent : figure.median;
 };
 
@@ -167,15 +184,93 @@ describe("one round", () => {
     ]);
   });
 
+  test("in which one thing does not work has the other figures, and a trouble", async () => {
+    host.console = [
+      "guest: up 1",
+      "guest: probe echo udp-echo lost=5 failed nothing",
+      ...said.slice(1, 3),
+      "guest: ready",
+    ];
+    await measureOnce(bench, "dom0", 0);
+    expect(median("network.echo-p50")).toMatch(/failed: the guest's program says: udp-echo lost=5/);
+    expect(median("network.echo-p99")).toBe(median("network.echo-p50"));
+    expect(median("access.port")).toBe(20);
+    expect(recorder.results(about).troubles).toEqual([
+      "round 1: dom0: echo: failed: the guest's program says: udp-echo lost=5 failed nothing",
+    ]);
+  });
+
   test("that breaks rejects with the reason, and its guest is gone", async () => {
-    host.console = [...said.slice(0, 1), "guest: probe port port failed iopl errno=1", "guest: ready"];
-    await expect(measureOnce(bench, "dom0", 0)).rejects.toThrow(/port failed iopl errno=1/);
-    expect([...host.guests]).toEqual([]);
     host.broken = true;
     await expect(measureOnce(bench, "dom0", 0)).rejects.toThrow(/exit status 3/);
     host.guests.add("stubdom-bench-7");
     await clearUp(host);
     expect([...host.guests]).toEqual([]);
+  });
+});
+
+describe("MiniOS", () => {
+  const image = Buffer.from("MiniOS, as if");
+  const config = () => host.files.get("/root/stubdom-bench-0/guest.cfg");
+
+  beforeEach(() => {
+    host.console = ["guest: up 1.5", "guest: ready"];
+    bench = { ...bench, minios: { image } };
+  });
+
+  test("is named in the guest's configuration, and nothing of the host's Xen is touched", async () => {
+    await measureOnce(bench, "minios", 0);
+    expect(config()).toContain('device_model_version = "qemu-xen-traditional"\n');
+    expect(config()).toContain('stubdomain_kernel = "/root/stubdom-bench-minios.gz"\n');
+    expect(config()).not.toContain("firmware_override");
+    expect([...host.files.keys()].filter((path) => !path.startsWith("/root/stubdom-bench-"))).toEqual([]);
+    expect(host.files.get("/root/stubdom-bench-minios.gz")).toBe("MiniOS, as if");
+    expect(median("resources.image", "minios")).toBe(image.length / 1e6);
+    expect(median("start.agent", "minios")).toMatch(/nothing in this stub domain/);
+  });
+
+  test("on a host whose hvmloader has no ROMBIOS: nothing is started, and the reason says what helps", async () => {
+    host.rombios = false;
+    await expect(measureOnce(bench, "minios", 0)).rejects.toThrow(/no ROMBIOS.*--minios-hvmloader/);
+    await expect(measureSave(bench, "minios")).rejects.toThrow(/no ROMBIOS/);
+    expect(host.asked.filter((text) => text.startsWith("xl create"))).toEqual([]);
+  });
+
+  test("gets whole checksums from dom0, without which its guest drops what dom0 sends", async () => {
+    await measureOnce(bench, "minios", 0);
+    expect(host.asked).toContain("python3 /root/stubdom-bench-ch");
+    host.asked.length = 0;
+    bench = { ...bench, settings: { ...bench.settings, groups: ["start"] } };
+    await measureOnce(bench, "minios", 0);
+    expect(host.asked.filter((text) => text.startsWith("python3"))).toEqual([]);
+  });
+
+  test("with an hvmloader of the user's, on a host that has none", async () => {
+    host.rombios = false;
+    bench = { ...bench, minios: { image, hvmloader: Buffer.from("BIOS") } };
+    await measureOnce(bench, "minios", 0);
+    expect(config()).toContain('firmware_override = "/root/stubdom-bench-hvmloader"\n');
+    expect(host.files.get("/root/stubdom-bench-hvmloader")).toBe("BIOS");
+  });
+});
+
+describe("what broke is marked with the reason", () => {
+  test("in its groups, where these are measured and the figure is possible", () => {
+    bench = { ...bench, settings: { ...bench.settings, groups: ["idle", "access"] } };
+    recorder.add("dom0", "access.port", 1);
+    markBroken(bench, "dom0", ["idle", "access", "disk"], "broke");
+    expect(median("access.port")).toBe(1);
+    expect(median("access.mmio")).toBe("broke");
+    expect(median("idle.dom0")).toBe("broke");
+    expect(median("idle.wakes")).toBeUndefined();
+    expect(median("disk.seq-read")).toBeUndefined();
+  });
+
+  test("of what is counted, nothing else when instructions are", () => {
+    bench = { ...bench, settings: settingsOf({ quick: false, minios: false, icount: true }) };
+    markBroken(bench, "minios", ["access"], "broke");
+    expect(median("access.port", "minios")).toBe("broke");
+    expect(median("access.beside", "minios")).toBeUndefined();
   });
 });
 
