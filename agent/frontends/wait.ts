@@ -58,7 +58,7 @@ export async function waitForFrontends(
   settled.catch(() => {});
   let watch: Watch | undefined;
   try {
-    // As a rule all are there, and need no watch.
+    // Where all are there already, a watch would be two requests for nothing.
     await Promise.race([Promise.all(waits.map((wait) => wait.look())), settled]);
     if (waits.some((wait) => !wait.done)) {
       // Over all devices at once: setting a watch blocks for a round trip. Its first event has all looked at again.

@@ -38,9 +38,11 @@ export class SideBySide extends Operations {
 
   /** Requests are much alike, so that each connection gets as many as any other. */
   #inTurn(): Connection {
-    const turn = this.#turn++ % mostConnections;
-    this.#connections[turn] ??= new Connection(openXenbus(this.platform), this.platform.clock);
-    return this.#connections[turn];
+    const turn = this.#turn % mostConnections;
+    if (turn === this.#connections.length)
+      this.#connections.push(new Connection(openXenbus(this.platform), this.platform.clock));
+    this.#turn++;
+    return this.#connections[turn] ?? this.connection;
   }
 
   /** Idempotent; what is still under way fails. */
