@@ -158,7 +158,7 @@ export async function measureOnce(bench: Bench, variant: VariantName, round: num
     add("start.up", (Date.now() - began) / 1000);
     await guest.waitForSerial("guest: ready", settings.patience);
     for (const [label, line] of probes(guest.serialLines)) {
-      for (const [id, value] of guestFigures(label, probeLine(line))) add(id, value);
+      for (const [id, value] of guestFigures(label, probeLine(line), settings.counted)) add(id, value);
     }
     await bootFigures(guest, variant, add, absent);
     if (settings.groups.includes("resources")) await resources(bench, variant, guest, before, add);
