@@ -21,7 +21,7 @@ export interface Measure {
   readonly title: string;
   readonly unit: string;
   readonly better: Better;
-  /** A median by the guest's own clock: under --icount the instructions of the whole host, 1 ns each. */
+  /** By the guest's own clock: under --icount the instructions of the whole host, 1 ns each (guestFigures() says how). */
   readonly counted?: boolean;
 }
 

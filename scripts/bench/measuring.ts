@@ -165,7 +165,7 @@ export async function measureOnce(bench: Bench, variant: VariantName, round: num
     await guest.waitForSerial("guest: ready", settings.patience);
     for (const [label, line] of probes(guest.serialLines)) {
       try {
-        for (const [id, value] of guestFigures(label, probeLine(line))) add(id, value);
+        for (const [id, value] of guestFigures(label, probeLine(line), settings.counted)) add(id, value);
       } catch (error) {
         // One thing that does not work says nothing against the others, which were measured before or after it.
         const reason = reasonOf(error);

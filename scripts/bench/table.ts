@@ -20,7 +20,7 @@ export function markdown(results: Results): string {
   const tables = (Object.keys(GROUPS) as Group[]).flatMap((group) => groupTable(results, group, note));
   const { host } = results;
   const clock = host.icount
-    ? "Time follows executed instructions: a second is a thousand million of them."
+    ? "Time follows executed instructions: a second is a thousand million of them. A median is the mean of the lowest nine tenths here."
     : "Time is real time.";
   return [
     `Made ${results.made.slice(0, 10)} of ${results.commit}, on ${host.kind === "lab" ? "the emulated host" : "a Xen host"}: ` +
