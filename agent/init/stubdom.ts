@@ -151,7 +151,7 @@ export class Stubdom {
     void qemu.ended.then((ended) => this.#qemuEnded(ended));
     this.#qemu = qemu;
 
-    this.#phases.enter("qemu-answers");
+    this.#phases.enter("qemu-answers", qemu.began);
     this.#report.write("qemu/pid", qemu.pid);
     this.#report.release();
     log.info({ pid: qemu.pid }, `QEMU started with ${this.#commandLine.length} arguments`);

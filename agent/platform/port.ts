@@ -131,6 +131,8 @@ export interface Processes {
   readonly pid: number;
   /** Throws when the program cannot be executed (the errno of execve is reported, not an exit code). */
   spawn(options: SpawnOptions): number;
+  /** When the program of the last `spawn` was executed, by {@link Clock.now}: as a rule it runs before `spawn` returns. */
+  executedAt(): number;
   kill(pid: number, signal: "SIGTERM" | "SIGKILL" | "SIGCONT" | "SIGSTOP"): void;
   /** Reaps one ended child, any child; `null` when none is waiting. Never blocks. */
   reap(): ExitStatus | null;

@@ -38,10 +38,11 @@ const deathNotice = 1_000;
 export class QemuSupervisor {
   readonly pid: number;
   readonly qmp: QmpClient;
+  /** When it was executed, by the platform's clock. */
+  readonly began: number;
   /** Resolves when QEMU has ended and its last lines are logged. Never rejects. */
   readonly ended: Promise<QemuEnded>;
 
-  readonly #started: number;
   readonly #output: QemuOutput;
   readonly #outputDone: Promise<void>;
   readonly #outputStream: DescriptorStream;
@@ -58,9 +59,9 @@ export class QemuSupervisor {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
-    this.#started = platform.clock.now();
     const { pid, output } = spawn(platform, launch);
     this.pid = pid;
+    this.began = platform.processes.executedAt();
     this.#output = new QemuOutput(platform.clock, log);
     this.#outputStream = new DescriptorStream(platform.descriptors, output, "QEMU's output");
     this.#outputDone = this.#forward();
@@ -175,7 +176,7 @@ export class QemuSupervisor {
   }
 
   async #finish(status: ExitStatus, expected: boolean): Promise<void> {
-    const ranFor = this.platform.clock.now() - this.#started;
+    const ranFor = this.platform.clock.now() - this.began;
     // What it wrote last is still in the pipe, which ends when its last descriptor is closed; a process
     // that inherited one must not delay the news.
     const enough = this.platform.clock.setTimer(100, () => this.#outputStream.close());

@@ -51,7 +51,7 @@ static double milliseconds(clockid_t clock)
     return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
 }
 
-static double boot_time_ms(void)
+double boot_time_ms(void)
 {
     return milliseconds(CLOCK_BOOTTIME);
 }

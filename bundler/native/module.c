@@ -31,6 +31,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("mount", 5, native_mount),
 
     FUNCTION("spawn", 4, native_spawn),
+    FUNCTION("executedAt", 0, native_executed_at),
     FUNCTION("reap", 0, native_reap),
     FUNCTION("kill", 2, native_kill),
     FUNCTION("signals", 1, native_signals),

@@ -66,6 +66,10 @@ NATIVE(native_on_uncaught);
 NATIVE(native_now);
 NATIVE(native_roughly);
 NATIVE(native_started);
+NATIVE(native_executed_at);
+
+/* CLOCK_BOOTTIME. */
+double boot_time_ms(void);
 NATIVE(native_wall_clock);
 
 /* files.c */

@@ -70,6 +70,8 @@ static void free_vector(JSContext *ctx, char **vector)
     js_free(ctx, vector);
 }
 
+static double executed_at;
+
 /* In the child, in our memory, until execve: only system calls. Returns only to report errno. */
 static void become(char **argv, char **env, int *fds, int count, int flags)
 {
@@ -97,7 +99,14 @@ static void become(char **argv, char **env, int *fds, int count, int flags)
         return;
     if (close_range(count, ~0U, CLOSE_RANGE_CLOEXEC))
         return;
+    executed_at = boot_time_ms();
     execve(argv[0], argv, env);
+}
+
+/* executedAt() -> CLOCK_BOOTTIME ms at which the program of the last spawn() was executed, which may run before we do */
+NATIVE(native_executed_at)
+{
+    return JS_NewFloat64(ctx, executed_at);
 }
 
 /*

@@ -39,6 +39,7 @@ declare module "stubdom-native" {
     descriptors: readonly number[],
     flags: number,
   ): Result;
+  export function executedAt(): number;
   export function reap(): [pid: number, code: number, signal: string | null] | null;
   export function kill(pid: number, signal: number): Result;
   export function signals(numbers: readonly number[]): Result;

@@ -152,6 +152,7 @@ const processes: Processes = {
     const name = typeof program === "string" ? program : decodeText(program);
     return checked(native.spawn(argv, env, numbers, flags), "spawn", name);
   },
+  executedAt: native.executedAt,
   kill: (pid, signal) => void checked(native.kill(pid, signalNumber[signal]), "kill", pid),
   reap() {
     const ended = native.reap();

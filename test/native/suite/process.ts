@@ -50,6 +50,15 @@ async function reaped(pid: number): Promise<unknown> {
 const anyArray = (value: unknown) => value as string[];
 
 export const processTests: Record<string, Group> = {
+  executedAt: {
+    "is while spawn does its work": async () => {
+      const before = native.now();
+      const pid = done(native.spawn(["/bin/true"], [], [], 0));
+      const at = native.executedAt();
+      holds(at >= before && at <= native.now(), `${at} after ${before}`);
+      equal(await reaped(pid), [0, null]);
+    },
+  },
   spawn: {
     "has a standard input that blocks, with nothing to read yet": async () => {
       const [ours, theirs] = list(native.socketPair());

@@ -359,6 +359,7 @@ export class Stage {
       },
       processes: {
         spawn: (spawned) => this.#spawn(spawned),
+        executedAt: () => this.clock.now(),
         kill: (_, signal) => {
           this.killed.push(signal);
           if ((options.dies ?? ["SIGTERM", "SIGKILL"]).includes(signal)) this.die({ signal });

@@ -61,6 +61,7 @@ async function start(process: FakeQemuProcess = {}) {
         child.alive = true;
         return 77;
       },
+      executedAt: () => clock.now(),
       kill(_, signal) {
         killed.push(signal);
         if (process.dies?.includes(signal)) die({ signal });
