@@ -5,7 +5,7 @@ import { cost, relativeSpread, type Summary } from "./statistics.ts";
 import { shortNumber } from "./table.ts";
 import { VARIANT_NAMES, type VariantName } from "./variants.ts";
 
-/** Where instructions are counted; three boots of the same differed by 0.2 % (BENCHMARKS.md). */
+/** Where instructions are counted; five boots of the same differed by 0.3 % (BENCHMARKS.md). */
 export const COUNTED_TOLERANCE = 0.01;
 /** Elsewhere the least that is told from noise, whatever the spread of a few runs says. */
 const timedTolerance = 0.1;
