@@ -9,7 +9,7 @@ import { once } from "node:events";
 import { expect, it } from "vitest";
 
 /** More than two boots of the same differ by (BENCHMARKS.md), and less than anybody should lose unseen. */
-const tolerance = 5;
+const tolerance = 3;
 
 it(`costs no more instructions than it did, within ${tolerance} %`, async () => {
   const words = [
