@@ -52,6 +52,7 @@ void heap_prepare(size_t small, size_t large);
 /* Bytes in use at which garbage is collected for the first time: QEMU runs then. */
 enum { first_collection = 1 << 20 };
 void mark_start(void); /* as soon as main() is entered */
+double boot_time_ms(void); /* CLOCK_BOOTTIME */
 int event_loop_open(JSContext *ctx);
 /* Runs until exit() is called or nothing is left to wait for; returns the process's exit status. */
 int event_loop_run(JSContext *ctx);
@@ -66,10 +67,6 @@ NATIVE(native_on_uncaught);
 NATIVE(native_now);
 NATIVE(native_roughly);
 NATIVE(native_started);
-NATIVE(native_executed_at);
-
-/* CLOCK_BOOTTIME. */
-double boot_time_ms(void);
 NATIVE(native_wall_clock);
 
 /* files.c */
@@ -92,6 +89,7 @@ NATIVE(native_mount);
 
 /* process.c */
 NATIVE(native_spawn);
+NATIVE(native_executed_at);
 NATIVE(native_reap);
 NATIVE(native_kill);
 NATIVE(native_signals);

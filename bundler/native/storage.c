@@ -235,12 +235,18 @@ static int start_thread(void)
     return failed;
 }
 
-/* jobsReady() -> descriptor, readable while results wait */
-NATIVE(native_jobs_ready)
+/* Made before the first thread is, which could otherwise have a result and nothing to tell it by. */
+static int ready_descriptor(void)
 {
     if (worker.ready < 0)
         worker.ready = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return native_result(ctx, worker.ready);
+    return worker.ready;
+}
+
+/* jobsReady() -> descriptor, readable while results wait */
+NATIVE(native_jobs_ready)
+{
+    return native_result(ctx, ready_descriptor());
 }
 
 /* submit(operation, fd, bytes or null, offset) -> id */
@@ -258,6 +264,8 @@ NATIVE(native_submit)
         return JS_NewInt32(ctx, -EINVAL);
     if (operation <= write_at && native_bytes(ctx, argv[2], &data, &size))
         return JS_EXCEPTION;
+    if (ready_descriptor() < 0)
+        return native_result(ctx, -1);
     int failed = need_thread() ? start_thread() : 0;
     if (failed && !worker.threads)
         return JS_NewInt32(ctx, -failed);

@@ -1,6 +1,5 @@
 /*
  * Tests of bundler/clock/clock.c, with a counter and a kernel that say what they are told, and with the real ones.
- * Without arguments: the tests' names, a line each; with a number: runs that test.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -15,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
+
+#include "cases.h"
 
 /* The made-up world: a kernel's clocks in ns, a counter, and how often the kernel was asked. */
 static bool real;
@@ -59,14 +60,6 @@ static long test_syscall(long number, ...)
 #include "clock-library.c"
 #undef clock_gettime
 #undef gettimeofday
-
-#define HOLDS(condition)                                                                   \
-    do {                                                                                   \
-        if (!(condition)) {                                                                \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
-            exit(1);                                                                       \
-        }                                                                                  \
-    } while (0)
 
 enum { TICKS = 3 }; /* a nanosecond: a counter of 3 GHz */
 
@@ -273,10 +266,7 @@ static void real_threads(void)
     HOLDS(asked < 4 * 200000 / 4);
 }
 
-static const struct {
-    const char *name;
-    void (*run)(void);
-} tests[] = {
+static const struct test_case tests[] = {
     {"the kernel is asked until two measurements agree", asks_while_unknown},
     {"a reading is carried on for a millisecond", carries_on},
     {"the counter starts anew", counter_starts_anew},
@@ -291,16 +281,5 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-    size_t count = sizeof tests / sizeof *tests;
-
-    if (argc < 2) {
-        for (size_t i = 0; i < count; i++)
-            printf("clock: %s\n", tests[i].name);
-        return 0;
-    }
-    size_t chosen = strtoul(argv[1], NULL, 10);
-    if (chosen >= count)
-        return 2;
-    tests[chosen].run();
-    return 0;
+    return run_case("clock", tests, sizeof tests / sizeof *tests, argc, argv);
 }

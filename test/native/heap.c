@@ -1,16 +1,14 @@
 /*
  * Tests of bundler/native/heap.c as it is in the program; the suite has a heap of malloc()'s, in which the sanitizers see
- * more. Without arguments: the tests' names, a line each; with a number: runs that test.
+ * more.
  */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cases.h"
 #include "heap.c"
-
-#define HOLDS(condition) \
-    ((condition) ? (void)0 : (fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition), exit(1)))
 
 static JSMallocFunctions functions;
 static JSMallocState state = {.malloc_limit = SIZE_MAX};
@@ -157,10 +155,7 @@ static void prepared(void)
     any_mix();
 }
 
-static const struct {
-    const char *name;
-    void (*run)(void);
-} tests[] = {
+static const struct test_case tests[] = {
     {"any mix keeps what is in its pieces", any_mix},
     {"pages whose pieces came back serve any size", pages_serve_again},
     {"a piece that comes and goes keeps its page", one_piece_keeps_its_page},
@@ -172,17 +167,6 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-    size_t count = sizeof tests / sizeof *tests;
-
-    if (argc < 2) {
-        for (size_t i = 0; i < count; i++)
-            printf("heap: %s\n", tests[i].name);
-        return 0;
-    }
-    size_t chosen = strtoul(argv[1], NULL, 10);
-    if (chosen >= count)
-        return 2;
     heap_new_runtime();
-    tests[chosen].run();
-    return 0;
+    return run_case("heap", tests, sizeof tests / sizeof *tests, argc, argv);
 }

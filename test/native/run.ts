@@ -85,7 +85,7 @@ async function main(wanted: string): Promise<number> {
     const native = join(PROJECT, "bundler/native");
     for (const name of readdirSync(native).filter((name) => /\.[ch]$/.test(name)))
       writeFileSync(join(recipe, name), readFileSync(join(native, name)));
-    writeFileSync(join(recipe, "helpers.c"), readFileSync(here("helpers.c")));
+    for (const name of ["helpers.c", "cases.h"]) writeFileSync(join(recipe, name), readFileSync(here(name)));
     mkdirSync(join(recipe, "heap"));
     writeFileSync(join(recipe, "heap/test.c"), readFileSync(here("heap.c")));
     mkdirSync(join(recipe, "clock"));

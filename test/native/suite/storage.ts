@@ -11,6 +11,7 @@ import {
   list,
   ready,
   refusals,
+  sleep,
   text,
   throws,
 } from "../harness.ts";
@@ -111,6 +112,13 @@ export const storageTests: Record<string, Group> = {
       equal(await job(READ_AT, fd, new Uint8Array(0), 0), 0);
       equal(await job(WRITE_AT, fd, text("x"), -1), errno.EINVAL);
       equal(await job(SYNC, fd, null), 0);
+      close(fd);
+    },
+    "a job that is done before anybody asked where results are told": async () => {
+      const fd = freshFile();
+      const id = done(native.submit(WRITE_AT, fd, text("x"), 0));
+      await sleep(200);
+      equal((await results(1)).get(id), 1);
       close(fd);
     },
     "reports what fails": async () => {

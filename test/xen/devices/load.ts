@@ -8,6 +8,7 @@ import type { CdDrive } from "./cd.ts";
 interface Size {
   /** KiB. */
   readonly resident: number;
+  /** Of these, memory of its own: what it has reserved (VmData) never grows, see bundler/native/heap.c. */
   readonly heap: number;
   readonly descriptors: number;
 }
@@ -17,7 +18,7 @@ async function sizeOf(guest: Guest): Promise<Size> {
   const said = await inStubdom(guest, "cat /proc/1/status; echo descriptors $(ls /proc/1/fd | wc -l)");
   const number = (name: RegExp) =>
     Number(new RegExp(`${name.source}\\s+(\\d+)`).exec(said)?.[1] ?? Number.NaN);
-  return { resident: number(/VmRSS:/), heap: number(/VmData:/), descriptors: number(/descriptors/) };
+  return { resident: number(/VmRSS:/), heap: number(/RssAnon:/), descriptors: number(/descriptors/) };
 }
 
 export interface LoadOptions {
