@@ -77,7 +77,7 @@ async function bundle(entry: string): Promise<Bundle> {
     alias: ALIASES,
     external: [NATIVE_MODULE],
     target: "es2023",
-    // Names and lines stay, so that a stack trace in a stubdom's log can be read; bytecode hardly grows.
+    // Names stay, so that a stack trace in a stubdom's log can be read. Lines go, see SCRIPT.
     minifySyntax: true,
     treeShaking: true,
     legalComments: "none",
@@ -100,9 +100,25 @@ async function bundle(entry: string): Promise<Bundle> {
     .map(([path]) => basename(path))
     .filter((name) => name !== MAIN)
     .sort();
-  const modules = Object.fromEntries(result.outputFiles.map(({ path, text }) => [basename(path), text]));
+  const modules = Object.fromEntries(
+    result.outputFiles.map(({ path, text }) => [
+      basename(path),
+      withoutImportCalls(basename(path), text, lazy),
+    ]),
+  );
   return { modules, lazy, metafile: `${JSON.stringify(result.metafile, null, 1)}\n` };
 }
+
+/** `import("./NAME")` as a call of main.c's: QuickJS wants to know from which file, and bytecode without lines does not. */
+function withoutImportCalls(name: string, text: string, lazy: readonly string[]): string {
+  return text.replaceAll(/\bimport\("\.\/([^"]+)"\)/g, (call, target: string) => {
+    if (!lazy.includes(target)) throw new Error(`${name}: ${call} is no module of the program's`);
+    return `${LOAD}("${target}")`;
+  });
+}
+
+/** The function by which a module is loaded: main.c has the other end. */
+const LOAD = "loadModule";
 
 const MAIN = "main.js";
 
@@ -123,12 +139,15 @@ function moduleTable(names: readonly string[]): string {
 }
 
 /**
+ * Without lines (-s) the bytecode is a third smaller, and a sixth of what the boot executes was reading and
+ * unpacking them.
+ *
  * QuickJS and libxenvchan are linked whole from Debian's archives; sections nobody refers to are dropped.
  * /recipe holds the modules, a list of those that are loaded lazily, and the C files; /build takes the results.
  */
 const SCRIPT = `
 cd /recipe
-qjsc -c -m -M ${NATIVE_MODULE} -N stubdom_bundle $(sed 's/^/-D /' lazy) -o /build/bundle.c ${MAIN}
+qjsc -s -c -m -M ${NATIVE_MODULE} -N stubdom_bundle $(sed 's/^/-D /' lazy) -o /build/bundle.c ${MAIN}
 cd /build
 # The array is compiled without the warnings that are for people's code.
 gcc -Os -c -o bundle.o bundle.c

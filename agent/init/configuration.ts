@@ -39,7 +39,7 @@ export async function readArguments(store: Operations, target: number): Promise<
   }
   const path = `${vm}/image/dm-argv`;
   const names = await store.tryDirectory(path);
-  const values = await Promise.all(names.map((name) => store.read(`${path}/${name}`)));
+  const values = await store.readAll(names.map((name) => `${path}/${name}`));
   const entries = values.map((value, i) => ({ name: names[i] ?? "", value }));
   return readDmArguments(argumentsInOrder(entries), target);
 }

@@ -1,3 +1,4 @@
+import { isDecimal } from "../bytes/text.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BootError } from "./errors.ts";
 
@@ -21,7 +22,7 @@ export async function readIdentity(store: Operations): Promise<Identity> {
 
 function domidOf(node: string, value: string | undefined): number {
   // 0x7ff0, DOMID_FIRST_RESERVED of xen/include/public/xen.h, is no domain any more.
-  if (value !== undefined && /^\d{1,5}$/.test(value) && Number(value) < 0x7ff0) return Number(value);
+  if (value !== undefined && isDecimal(value, 5) && Number(value) < 0x7ff0) return Number(value);
   throw new BootError(
     `xenstore ${node} ${value === undefined ? "does not exist" : `is ${JSON.stringify(value.slice(0, 40))}, not a domid`}`,
     "start this image as a guest's device model: device_model_stubdomain_override=1 and stubdomain_kernel= in its configuration",

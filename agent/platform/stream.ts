@@ -26,6 +26,19 @@ export interface PassingStream extends ByteStream {
   writeWith(bytes: Uint8Array, descriptor: number): Promise<void>;
 }
 
+/**
+ * A two-way stream of bytes, pushed: all that comes is taken at once, by somebody who keeps no more of it than a bound
+ * of their own. It saves a promise and a buffer for each piece.
+ */
+export interface PushedStream extends Pick<ByteStream, "write" | "close"> {
+  /**
+   * Hands over the first `count` bytes of `piece`, again and again; `piece` is used anew when `take` has returned.
+   * Resolves at the end of the stream or after `close`; rejects when the stream breaks, or with what `take` throws, and
+   * then takes nothing any more. Called once, and `read` never.
+   */
+  receive(take: (piece: Uint8Array, count: number) => void): Promise<void>;
+}
+
 export class StreamClosed extends Error {
   override readonly name = "StreamClosed";
 }
@@ -36,6 +49,8 @@ const readChunk = 16 * 1024;
 /** What a write gives that was taken whole at once: there is nothing to wait for, and nothing to go wrong any more. */
 export const written = Promise.resolve();
 
+const nothing = new Uint8Array(0);
+
 interface Reader {
   resolve(bytes: Uint8Array | null): void;
   reject(error: unknown): void;
@@ -44,10 +59,10 @@ interface Reader {
 /**
  * A {@link ByteStream} over a non-blocking descriptor, which it owns and closes.
  *
- * It is on the way of every reply from xenstore, when the guest waits for its start: one promise a read and none a
- * write that the kernel takes whole; and it goes on listening between reads, until something comes that nobody wants.
+ * It is on the way of every reply from xenstore, when the guest waits for its start: no promise for a write that the
+ * kernel takes whole; and it goes on listening between reads, until something comes that nobody wants.
  */
-export class DescriptorStream implements ByteStream {
+export class DescriptorStream implements ByteStream, PushedStream {
   #closed = false;
   #reader: Reader | undefined;
   #listening = false;
@@ -79,6 +94,30 @@ export class DescriptorStream implements ByteStream {
     return new Promise((resolve, reject) => {
       this.#reader = { resolve, reject };
     });
+  }
+
+  async receive(take: (piece: Uint8Array, count: number) => void): Promise<void> {
+    if (this.#closed) return;
+    const piece = new Uint8Array(this.chunk);
+    const ended = new Promise<unknown>((resolve, reject) => {
+      this.#reader = { resolve, reject };
+    });
+    this.descriptors.onReadable(this.fd, () => {
+      try {
+        const count = this.descriptors.read(this.fd, piece);
+        if (count === null) return;
+        if (count > 0) take(piece, count);
+        else this.#reader?.resolve(null);
+      } catch (error) {
+        this.#reader?.reject(error);
+      }
+    });
+    try {
+      await ended;
+    } finally {
+      this.#reader = undefined;
+      if (!this.#closed) this.descriptors.onReadable(this.fd, null);
+    }
   }
 
   write(bytes: Uint8Array): Promise<void> {
@@ -158,6 +197,7 @@ export class DescriptorStream implements ByteStream {
       const count = send(rest);
       if (count === 0) throw new SystemError("EIO", "write", this.label);
       if (count === null) break;
+      if (count === rest.length) return nothing;
       rest = rest.subarray(count);
     }
     return rest;

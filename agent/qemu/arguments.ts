@@ -1,5 +1,5 @@
 import type { Config } from "../config/fields.ts";
-import { type DmArguments, type DmOption, isTap, restorePlaceholder } from "./dm-argv.ts";
+import { type DmArguments, type DmOption, isTap, placeOf, restorePlaceholder } from "./dm-argv.ts";
 import { ArgumentError } from "./errors.ts";
 import { unavailable, usbDevices } from "./models.ts";
 import { fromByteString, optionKey, optionValue, shown, splitOptions } from "./text.ts";
@@ -123,7 +123,8 @@ const rules: Readonly<Record<string, Rule>> = {
  */
 export function qemuCommandLine(dm: DmArguments, facts: LaunchFacts): QemuCommandLine {
   const build: Build = { facts, notes: [] };
-  const has = (...names: string[]) => dm.options.some(({ name }) => names.includes(name));
+  const names = new Set(dm.options.map(({ name }) => name));
+  const has = (...any: string[]) => any.some((name) => names.has(name));
   const before = [
     facts.program,
     ...(facts.config.sandbox && !has("sandbox") ? ["-sandbox", sandbox] : []),
@@ -200,7 +201,7 @@ function without(parts: readonly string[], keys: readonly string[]): string[] {
 
 function leftOut(why: string): Rule {
   return (option, { notes }) => {
-    notes.push(`${option.place}: -${option.name} ${shown(option.value)} left out: ${why}`);
+    notes.push(`${placeOf(option)}: -${option.name} ${shown(option.value)} left out: ${why}`);
     return [];
   };
 }
@@ -213,5 +214,5 @@ function refused(problem: string, remedy: string): Rule {
 
 function refusal(option: DmOption, problem: string, remedy: string): ArgumentError {
   const value = option.value === "" ? "" : ` ${shown(option.value)}`;
-  return new ArgumentError(option.place, `-${option.name}${value}`, problem, remedy);
+  return new ArgumentError(placeOf(option), `-${option.name}${value}`, problem, remedy);
 }

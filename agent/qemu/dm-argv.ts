@@ -1,3 +1,4 @@
+import { isDecimal } from "../bytes/text.ts";
 import { type PciAddress, parsePciAddress } from "../frontends/pci-address.ts";
 import { ArgumentError } from "./errors.ts";
 import { optionValue, shown, splitOptions, toByteString } from "./text.ts";
@@ -19,8 +20,8 @@ export interface DmOption {
   readonly value: string;
   /** The arguments that it consists of, as libxl wrote them. */
   readonly tokens: readonly Uint8Array[];
-  /** For messages: `dm-argv/012`. */
-  readonly place: string;
+  /** That of its first argument in dm-argv; {@link placeOf} says it in messages. */
+  readonly number: number;
 }
 
 /** An emulated NIC that is to be joined to the outside. */
@@ -66,7 +67,7 @@ export function argumentsInOrder(
 ): Uint8Array[] {
   const byNumber = new Map<number, Uint8Array>();
   for (const { name, value } of entries) {
-    const number = /^\d{1,6}$/.test(name) ? Number(name) : undefined;
+    const number = isDecimal(name, 6) ? Number(name) : undefined;
     if (number === undefined || byNumber.has(number)) {
       throw new ArgumentError(
         `dm-argv/${shown(name).slice(1, -1)}`,
@@ -98,17 +99,36 @@ const rewritten = "only libxl may write there; create the guest again";
  */
 export function readDmArguments(argv: readonly Uint8Array[], target: number): DmArguments {
   const options = readOptions(argv);
-  const domid = readDomid(options, target);
-  const serials = options.filter(({ name, value }) => name === "serial" && value.startsWith("/dev/hvc"));
-  return {
-    options,
-    domid,
-    nics: readNics(options),
-    disks: [...new Set(options.flatMap(diskOf))],
-    serials: serials.map(({ value }) => value),
-    passthrough: options.flatMap(hostDeviceOf),
-    restoring: options.some(({ name, value }) => name === "incoming" && value === restorePlaceholder),
-  };
+  const devices: (readonly string[])[] = [];
+  const disks = new Set<string>();
+  const serials: string[] = [];
+  const passthrough: PciAddress[] = [];
+  let domid: number | undefined;
+  let restoring = false;
+  for (const option of options) {
+    const { name, value } = option;
+    if (name === "xen-domid") domid = readDomid(option, target);
+    else if (name === "serial" && value.startsWith("/dev/hvc")) serials.push(value);
+    else if (name === "incoming" && value === restorePlaceholder) restoring = true;
+    else if (name === "drive") {
+      const file = optionValue(splitOptions(value), "file");
+      if (file?.startsWith("/dev/")) disks.add(file);
+    } else if (name === "device") {
+      const parts = splitOptions(value);
+      devices.push(parts);
+      if (parts[0] === "xen-pci-passthrough") passthrough.push(hostDeviceOf(option, parts));
+    }
+  }
+  if (domid === undefined) {
+    throw new ArgumentError(
+      "dm-argv",
+      "",
+      "no -xen-domid",
+      "these are no arguments of libxl's; create the guest again",
+    );
+  }
+  const nics = readNics(options, devices);
+  return { options, domid, nics, disks: [...disks], serials, passthrough, restoring };
 }
 
 /** QEMU's options without a value; every other one takes the next argument, whatever that looks like. */
@@ -127,8 +147,8 @@ function readOptions(argv: readonly Uint8Array[]): DmOption[] {
   const texts = argv.map(toByteString);
   const named = texts[0] !== undefined && !texts[0].startsWith("-");
   // libxl leaves the program's name out and numbers from 1.
-  const placeOf = (index: number) => place(named ? index : index + 1);
-  for (const [index, text] of texts.entries()) checkArgument(text, () => placeOf(index));
+  const first = named ? 0 : 1;
+  for (const [index, text] of texts.entries()) checkArgument(text, first + index);
 
   const options: DmOption[] = [];
   for (let index = named ? 1 : 0; index < argv.length; ) {
@@ -138,7 +158,7 @@ function readOptions(argv: readonly Uint8Array[]): DmOption[] {
       name,
       value: count === 2 ? (texts[index + 1] ?? "") : "",
       tokens: argv.slice(index, index + count),
-      place: placeOf(index),
+      number: first + index,
     });
     index += count;
   }
@@ -151,10 +171,10 @@ function optionName(text: string): string {
   return text.slice(text.startsWith("--") && text.length > 2 ? 2 : 1);
 }
 
-function checkArgument(text: string, where: () => string): void {
+function checkArgument(text: string, number: number): void {
   if (text.length > longestArgument) {
     throw new ArgumentError(
-      where(),
+      place(number),
       shown(text),
       "is too long",
       `an argument has at most ${longestArgument} bytes; shorten device_model_args or the name that it comes from`,
@@ -162,7 +182,7 @@ function checkArgument(text: string, where: () => string): void {
   }
   if (text.includes("\0")) {
     throw new ArgumentError(
-      where(),
+      place(number),
       shown(text),
       "holds a NUL byte",
       "no program can be given that; remove it",
@@ -170,44 +190,41 @@ function checkArgument(text: string, where: () => string): void {
   }
 }
 
-function readDomid(options: readonly DmOption[], target: number): number {
-  const given = options.filter(({ name }) => name === "xen-domid");
-  if (given.length === 0) {
+function readDomid(option: DmOption, target: number): number {
+  const { value } = option;
+  if (!isDecimal(value, 5)) {
     throw new ArgumentError(
-      "dm-argv",
-      "",
-      "no -xen-domid",
-      "these are no arguments of libxl's; create the guest again",
+      placeOf(option),
+      shown(value),
+      "-xen-domid is not the number of a domain",
+      rewritten,
     );
   }
-  for (const { value, place: where } of given) {
-    if (!/^\d{1,5}$/.test(value)) {
-      throw new ArgumentError(where, shown(value), "-xen-domid is not the number of a domain", rewritten);
-    }
-    if (Number(value) !== target) {
-      throw new ArgumentError(
-        where,
-        shown(value),
-        `-xen-domid differs from this stub domain's target ${target}`,
-        "the arguments are another guest's; create the guest again",
-      );
-    }
+  if (Number(value) !== target) {
+    throw new ArgumentError(
+      placeOf(option),
+      shown(value),
+      `-xen-domid differs from this stub domain's target ${target}`,
+      "the arguments are another guest's; create the guest again",
+    );
   }
   return target;
 }
 
-function readNics(options: readonly DmOption[]): EmulatedNic[] {
-  const devices = options.filter(({ name }) => name === "device").map(({ value }) => splitOptions(value));
-  return options.flatMap(({ name, value, place: where }) => {
+/** @param devices the parts of each `-device` */
+function readNics(options: readonly DmOption[], devices: readonly (readonly string[])[]): EmulatedNic[] {
+  const netdevs = options.filter(({ name }) => name === "netdev");
+  return netdevs.flatMap((option) => {
+    const { value } = option;
     const netdev = splitOptions(value);
-    if (name !== "netdev" || !isTap(netdev)) return [];
+    if (!isTap(netdev)) return [];
     const id = optionValue(netdev, "id") ?? "";
     const device = devices.find((parts) => optionValue(parts, "netdev") === id);
     const devid = /^net(\d{1,5})$/.exec(id)?.[1];
     const mac = device && optionValue(device, "mac")?.toLowerCase();
     if (device === undefined || devid === undefined || mac === undefined || !isMac(mac)) {
       throw new ArgumentError(
-        where,
+        placeOf(option),
         shown(value),
         "a NIC without an id netN, or without a device that names it and a MAC",
         "give the NIC in vif=, not in device_model_args",
@@ -233,22 +250,20 @@ function isMac(text: string): boolean {
   return /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(text);
 }
 
-function diskOf({ name, value }: DmOption): string[] {
-  const file = name === "drive" ? optionValue(splitOptions(value), "file") : undefined;
-  return file?.startsWith("/dev/") ? [file] : [];
-}
-
-function hostDeviceOf({ name, value, place: where }: DmOption): PciAddress[] {
-  const parts = name === "device" ? splitOptions(value) : [];
-  if (parts[0] !== "xen-pci-passthrough") return [];
+function hostDeviceOf(option: DmOption, parts: readonly string[]): PciAddress {
   const host = parsePciAddress(optionValue(parts, "hostaddr") ?? "");
-  if (host !== undefined) return [host];
+  if (host !== undefined) return host;
   throw new ArgumentError(
-    where,
-    shown(value),
+    placeOf(option),
+    shown(option.value),
     "a passed-through device without hostaddr=, an address like 0000:03:00.0",
     "give the device in pci=, not in device_model_args",
   );
+}
+
+/** Where it stands, for messages: `dm-argv/012`. */
+export function placeOf({ number }: DmOption): string {
+  return place(number);
 }
 
 function place(number: number): string {

@@ -42,7 +42,10 @@ export function shown(text: string, limit = 60): string {
  * stays so: the parts joined by commas are the list again.
  */
 export function splitOptions(list: string): string[] {
-  if (!list.includes(",,")) return list.split(",").filter((part) => part !== "");
+  if (!list.includes(",,")) {
+    const parts = list.split(",");
+    return parts.includes("") ? parts.filter((part) => part !== "") : parts;
+  }
   return list.match(/(?:[^,]|,,)+/g) ?? [];
 }
 
@@ -54,6 +57,7 @@ export function optionKey(part: string): string {
 
 /** Value of `key`, with doubled commas made single; the last one counts, as in QEMU. */
 export function optionValue(parts: readonly string[], key: string): string | undefined {
-  const part = parts.findLast((each) => each.startsWith(`${key}=`));
-  return part?.slice(key.length + 1).replaceAll(",,", ",");
+  const start = `${key}=`;
+  const value = parts.findLast((part) => part.startsWith(start))?.slice(start.length);
+  return value?.includes(",,") ? value.replaceAll(",,", ",") : value;
 }

@@ -1,9 +1,9 @@
 import type { Clock, Platform } from "../platform/port.ts";
-import type { ByteStream } from "../platform/stream.ts";
-import { Connection, type ConnectionOptions } from "./connection.ts";
+import type { PushedStream } from "../platform/stream.ts";
+import { type Answered, Connection, type ConnectionOptions } from "./connection.ts";
 import { type ConnectionLost, ProtocolError, WaitTimedOut, XenstoreError } from "./errors.ts";
 import { Operations } from "./operations.ts";
-import type { MessageName, ReplyBody, RequestBody } from "./wire.ts";
+import type { MessageName, RequestBody } from "./wire.ts";
 import { openXenbus } from "./xenbus-device.ts";
 
 /** How often a transaction is begun anew after EAGAIN. */
@@ -19,30 +19,31 @@ class Transaction extends Operations {
   #ended = false;
 
   async end(commit: boolean): Promise<void> {
+    const ended = this.request("transactionEnd", commit, `transaction ${this.transactionId}`);
     this.#ended = true;
-    await super.request("transactionEnd", commit, `transaction ${this.transactionId}`);
+    await ended;
   }
 
-  protected override request<N extends MessageName>(
+  protected override send<N extends MessageName>(
     type: N,
     body: RequestBody<N>,
     operand: string,
-  ): Promise<ReplyBody<N>> {
-    if (this.#ended) {
-      return Promise.reject(new ProtocolError(`${type} ${operand}: asked of a transaction that has ended`));
-    }
-    return super.request(type, body, operand);
+    answered: Answered,
+  ): void {
+    if (this.#ended) throw new ProtocolError(`${type} ${operand}: asked of a transaction that has ended`);
+    super.send(type, body, operand, answered);
   }
 }
 
 /** Requests that let all others go first; see {@link XenstoreClient.background}. */
 class Background extends Operations {
-  protected override request<N extends MessageName>(
+  protected override send<N extends MessageName>(
     type: N,
     body: RequestBody<N>,
     operand: string,
-  ): Promise<ReplyBody<N>> {
-    return this.connection.request(type, body, operand, { background: true });
+    answered: Answered,
+  ): void {
+    this.connection.request(type, body, operand, answered, { background: true });
   }
 }
 
@@ -52,7 +53,7 @@ export class XenstoreClient extends Operations {
   #lastTransaction: Promise<unknown> = Promise.resolve();
 
   constructor(
-    stream: ByteStream,
+    stream: PushedStream,
     readonly clock: Clock,
     options: ConnectionOptions = {},
   ) {

@@ -1,7 +1,7 @@
 import { type Logger, silentLogger } from "../log/logger.ts";
 import type { Clock, Timer } from "../platform/port.ts";
 import { SystemError } from "../platform/port.ts";
-import { type ByteStream, written } from "../platform/stream.ts";
+import { type PushedStream, written } from "../platform/stream.ts";
 import {
   ConnectionLost,
   ProtocolError,
@@ -17,7 +17,6 @@ import {
   type Packet,
   PacketDecoder,
   payloadLimit,
-  type ReplyBody,
   type RequestBody,
 } from "./wire.ts";
 
@@ -36,15 +35,27 @@ export interface WatchListener {
   lost(error: ConnectionLost): void;
 }
 
+/** What becomes of a request: one of the two is called, once. */
+export interface Answered {
+  /** Takes the reply's payload; throws {@link ProtocolError}. */
+  answer(reply: Uint8Array): void;
+  reject(error: XenstoreFailure): void;
+}
+
+/** How a request is sent, where not as all others are. */
+export interface RequestOptions {
+  readonly transactionId?: number;
+  /** It lets all others go first, and keeps its place among its like. */
+  readonly background?: boolean;
+}
+
 interface Pending {
   readonly requestId: number;
   readonly type: MessageName;
   readonly operand: string;
   readonly transactionId: number;
   readonly packet: Uint8Array;
-  /** Takes the reply's payload; throws {@link ProtocolError}. */
-  answer(reply: Uint8Array): void;
-  reject(error: XenstoreFailure): void;
+  readonly answered: Answered;
 }
 
 const defaultDeadline = 5000;
@@ -82,7 +93,7 @@ export class Connection {
   #lost: string | undefined;
 
   constructor(
-    private readonly stream: ByteStream,
+    private readonly stream: PushedStream,
     private readonly clock: Clock,
     options: ConnectionOptions = {},
   ) {
@@ -92,27 +103,22 @@ export class Connection {
     void this.#receive();
   }
 
-  /**
-   * `operand` names the request in errors: a path, or a domid. A request in the background lets all others go
-   * first, and keeps its place among its like.
-   */
+  /** `operand` names the request in errors: a path, or a domid. Throws what keeps it from being sent. */
   request<N extends MessageName>(
     type: N,
     body: RequestBody<N>,
     operand: string,
-    { transactionId = 0, background = false }: { transactionId?: number; background?: boolean } = {},
-  ): Promise<ReplyBody<N>> {
-    return new Promise((resolve, reject) => {
-      const payload = (messages[type].request.encode as (value: RequestBody<N>) => Uint8Array)(body);
-      if (headerSize + payload.length > payloadLimit) throw new XenstoreError("E2BIG", type, operand);
-      if (this.#lost !== undefined) throw new ConnectionLost(this.#lost, `${type} ${operand}`);
-      const requestId = this.#takeId();
-      const packet = encodePacket({ type, requestId, transactionId, payload });
-      const answer = (reply: Uint8Array) => resolve(messages[type].reply.decode(reply) as ReplyBody<N>);
-      const queue = background ? this.#background : this.#waiting;
-      queue.push({ requestId, type, operand, transactionId, packet, answer, reject });
-      if (this.#current === undefined) this.#sendNext();
-    });
+    answered: Answered,
+    { transactionId = 0, background = false }: RequestOptions = {},
+  ): void {
+    const payload = (messages[type].request.encode as (value: RequestBody<N>) => Uint8Array)(body);
+    if (headerSize + payload.length > payloadLimit) throw new XenstoreError("E2BIG", type, operand);
+    if (this.#lost !== undefined) throw new ConnectionLost(this.#lost, `${type} ${operand}`);
+    const requestId = this.#takeId();
+    const packet = encodePacket({ type, requestId, transactionId, payload });
+    const queue = background ? this.#background : this.#waiting;
+    queue.push({ requestId, type, operand, transactionId, packet, answered });
+    if (this.#current === undefined) this.#sendNext();
   }
 
   /** Events of `token` go to `listener` from now on. */
@@ -155,7 +161,7 @@ export class Connection {
     sent.catch((error: unknown) => {
       if (!(error instanceof SystemError)) this.#lose(String(error));
       else if (this.#current === next)
-        this.#settle().reject(new XenstoreError(error.code, next.type, next.operand));
+        this.#settle().answered.reject(new XenstoreError(error.code, next.type, next.operand));
     });
   }
 
@@ -170,9 +176,9 @@ export class Connection {
 
   /** Nothing more can be asked: the request may still lie in the device's buffer. */
   #timeOut(): void {
-    const { type, operand, reject } = this.#current as Pending;
+    const { type, operand, answered } = this.#current as Pending;
     this.#current = undefined;
-    reject(new RequestTimedOut(type, operand, this.#deadline));
+    answered.reject(new RequestTimedOut(type, operand, this.#deadline));
     this.#lose(`no reply to ${type} ${operand} within ${this.#deadline} ms`);
   }
 
@@ -192,12 +198,8 @@ export class Connection {
 
   async #receive(): Promise<void> {
     try {
-      for (;;) {
-        const chunk = await this.stream.read();
-        if (chunk === null) break;
-        this.#decoder.decode(chunk, (packet) => this.#deliver(packet));
-        if (this.#lost !== undefined) return;
-      }
+      const deliver = (packet: Packet) => this.#deliver(packet);
+      await this.stream.receive((piece, count) => this.#decoder.decode(piece, deliver, count));
       const { partial } = this.#decoder;
       this.#lose(partial === 0 ? "cut between packets" : `cut ${partial} bytes into a packet`);
     } catch (error) {
@@ -223,15 +225,15 @@ export class Connection {
       packet.transactionId !== pending.transactionId
     ) {
       const detail = `a ${packet.type} reply (transaction ${packet.transactionId}) to ${pending.type} ${pending.operand} (transaction ${pending.transactionId})`;
-      pending.reject(new ProtocolError(detail));
+      pending.answered.reject(new ProtocolError(detail));
       throw new ProtocolError(detail);
     }
-    const { type, operand, answer, reject } = pending;
+    const { type, operand, answered } = pending;
     try {
-      if (packet.type !== "error") answer(packet.payload);
-      else reject(new XenstoreError(messages.error.reply.decode(packet.payload), type, operand));
+      if (packet.type !== "error") answered.answer(packet.payload);
+      else answered.reject(new XenstoreError(messages.error.reply.decode(packet.payload), type, operand));
     } catch (error) {
-      reject(error as XenstoreFailure);
+      answered.reject(error as XenstoreFailure);
       throw error;
     }
   }
@@ -247,8 +249,8 @@ export class Connection {
     const pending = [...current, ...this.#waiting.splice(0), ...this.#background.splice(0)];
     const listeners = [...this.#listeners.values()];
     this.#listeners.clear();
-    for (const { type, operand, reject } of pending) {
-      reject(new ConnectionLost(reason, `${type} ${operand}`));
+    for (const { type, operand, answered } of pending) {
+      answered.reject(new ConnectionLost(reason, `${type} ${operand}`));
     }
     const error = new ConnectionLost(reason);
     for (const listener of listeners) this.#guard("lost", () => listener.lost(error));

@@ -1,7 +1,7 @@
 import { decodeText, encodeText } from "../bytes/text.ts";
-import type { Connection } from "./connection.ts";
+import type { Answered, Connection } from "./connection.ts";
 import { ProtocolError, XenstoreError } from "./errors.ts";
-import type { MessageName, Permission, ReplyBody, RequestBody } from "./wire.ts";
+import { type MessageName, messages, type Permission, type ReplyBody, type RequestBody } from "./wire.ts";
 
 /** Longest list of children that is put together from parts, in bytes. */
 const directoryLimit = 1024 * 1024;
@@ -24,6 +24,22 @@ export class Operations {
 
   read(path: string): Promise<Uint8Array> {
     return this.request("read", path, path);
+  }
+
+  /** The values of many nodes, in the same order, or the first failure: for one promise in place of many. */
+  readAll(paths: readonly string[]): Promise<Uint8Array[]> {
+    return new Promise((resolve, reject) => {
+      const values: Uint8Array[] = new Array(paths.length);
+      let missing = paths.length;
+      if (missing === 0) resolve(values);
+      paths.forEach((path, n) => {
+        const answer = (value: Uint8Array) => {
+          values[n] = value;
+          if (--missing === 0) resolve(values);
+        };
+        this.send("read", path, path, { answer, reject });
+      });
+    });
   }
 
   /** The value as UTF-8, bytes that are not become U+FFFD. */
@@ -85,7 +101,20 @@ export class Operations {
     body: RequestBody<N>,
     operand: string,
   ): Promise<ReplyBody<N>> {
-    return this.connection.request(type, body, operand, { transactionId: this.transactionId });
+    return new Promise((resolve, reject) => {
+      const answer = (reply: Uint8Array) => resolve(messages[type].reply.decode(reply) as ReplyBody<N>);
+      this.send(type, body, operand, { answer, reject });
+    });
+  }
+
+  /** On its way to the store, or throws. */
+  protected send<N extends MessageName>(
+    type: N,
+    body: RequestBody<N>,
+    operand: string,
+    answered: Answered,
+  ): void {
+    this.connection.request(type, body, operand, answered, { transactionId: this.transactionId });
   }
 
   /**

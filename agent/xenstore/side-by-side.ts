@@ -1,7 +1,7 @@
 import type { Platform } from "../platform/port.ts";
-import { Connection } from "./connection.ts";
+import { type Answered, Connection } from "./connection.ts";
 import { Operations } from "./operations.ts";
-import type { MessageName, ReplyBody, RequestBody } from "./wire.ts";
+import type { MessageName, RequestBody } from "./wire.ts";
 import { openXenbus } from "./xenbus-device.ts";
 
 /** More than the few round trips that a boot would otherwise make one by one; other numbers were not compared. */
@@ -24,16 +24,13 @@ export class SideBySide extends Operations {
     this.#connections = [first];
   }
 
-  protected override request<N extends MessageName>(
+  protected override send<N extends MessageName>(
     type: N,
     body: RequestBody<N>,
     operand: string,
-  ): Promise<ReplyBody<N>> {
-    try {
-      return this.#inTurn().request(type, body, operand);
-    } catch (error) {
-      return Promise.reject(error);
-    }
+    answered: Answered,
+  ): void {
+    this.#inTurn().request(type, body, operand, answered);
   }
 
   /** Requests are much alike, so that each connection gets as many as any other. */

@@ -127,12 +127,11 @@ export function checkPath(path: string): string {
   }
   const name = path.lastIndexOf("/") + 1;
   const directory = path.slice(0, name);
-  const beside = directory === checkedDirectory;
   const wrong =
-    foreign.test(beside ? path.slice(name) : path) ||
-    path === "" ||
-    path.includes("//") ||
-    path.endsWith("/");
+    name === path.length ||
+    (directory === checkedDirectory
+      ? foreign.test(path.slice(name))
+      : foreign.test(path) || path.includes("//"));
   if (wrong && path !== "/") {
     throw new ProtocolError(
       `path ${JSON.stringify(path)} is not letters, digits and "-_@" between single slashes`,
@@ -389,6 +388,10 @@ export interface Packet {
   readonly payload: Uint8Array;
 }
 
+/** Where a packet's header is put together; in little-endian order, as all of x86 is. */
+const headerNumbers = new Uint32Array(headerSize / 4);
+const headerBytes = new Uint8Array(headerNumbers.buffer);
+
 export function encodePacket(packet: Packet): Uint8Array {
   const { payload } = packet;
   if (payload.length > payloadLimit) {
@@ -397,11 +400,11 @@ export function encodePacket(packet: Packet): Uint8Array {
     );
   }
   const whole = new Uint8Array(headerSize + payload.length);
-  const header = new DataView(whole.buffer);
-  header.setUint32(0, messages[packet.type].number, true);
-  header.setUint32(4, packet.requestId, true);
-  header.setUint32(8, packet.transactionId, true);
-  header.setUint32(12, payload.length, true);
+  headerNumbers[0] = messages[packet.type].number;
+  headerNumbers[1] = packet.requestId;
+  headerNumbers[2] = packet.transactionId;
+  headerNumbers[3] = payload.length;
+  whole.set(headerBytes);
   whole.set(payload, headerSize);
   return whole;
 }
@@ -414,39 +417,52 @@ export function encodePacket(packet: Packet): Uint8Array {
 export class PacketDecoder {
   /** What has come of the next packet. */
   #held = new Uint8Array(0);
+  /** Of the buffer that was decoded last, which is often the same. */
+  #view: DataView = new DataView(this.#held.buffer);
 
   /** Bytes of a packet that has begun and not ended; 0 between packets. */
   get partial(): number {
     return this.#held.length;
   }
 
-  /** Gives `take` each packet that `chunk` completes. Their payloads are copies: `chunk` may be used again. */
-  decode(chunk: Uint8Array, take: (packet: Packet) => void): void {
-    let rest = this.#held.length === 0 ? chunk : concatBytes([this.#held, chunk]);
+  /**
+   * Gives `take` each packet that the first `count` bytes of `chunk` complete. Their payloads are copies: `chunk` may be
+   * used again.
+   */
+  decode(chunk: Uint8Array, take: (packet: Packet) => void, count = chunk.length): void {
+    const held = this.#held.length;
+    const bytes = held === 0 ? chunk : concatBytes([this.#held, chunk.subarray(0, count)]);
+    const end = held + count;
+    let at = 0;
     try {
-      while (rest.length >= headerSize) {
-        const header = new DataView(rest.buffer, rest.byteOffset, headerSize);
-        const { type, length } = checkHeader(header);
-        const end = headerSize + length;
-        if (rest.length < end) break;
+      while (end - at >= headerSize) {
+        if (this.#view.buffer !== bytes.buffer) this.#view = new DataView(bytes.buffer);
+        const header = this.#view;
+        const start = bytes.byteOffset + at;
+        const { type, length } = checkHeader(header, start);
+        const next = at + headerSize + length;
+        if (next > end) break;
         const packet = {
           type,
-          requestId: header.getUint32(4, true),
-          transactionId: header.getUint32(8, true),
-          payload: rest.slice(headerSize, end),
+          requestId: header.getUint32(start + 4, true),
+          transactionId: header.getUint32(start + 8, true),
+          payload: bytes.slice(at + headerSize, next),
         };
-        rest = rest.subarray(end);
+        at = next;
         take(packet);
       }
     } finally {
-      if (rest.length + this.#held.length > 0) this.#held = rest.slice();
+      if (held > 0 || at < end) this.#held = bytes.slice(at, end);
     }
   }
 }
 
-function checkHeader(header: DataView): { readonly type: MessageName; readonly length: number } {
-  const number = header.getUint32(0, true);
-  const length = header.getUint32(12, true);
+function checkHeader(
+  header: DataView,
+  start: number,
+): { readonly type: MessageName; readonly length: number } {
+  const number = header.getUint32(start, true);
+  const length = header.getUint32(start + 12, true);
   const type = namesByNumber.get(number);
   if (type === undefined) throw new ProtocolError(`a packet of unknown type ${number}`);
   if (length > payloadLimit) {

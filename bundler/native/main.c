@@ -33,6 +33,24 @@ static JSModuleDef *load_module(JSContext *ctx, const char *name, void *opaque)
     return NULL;
 }
 
+/* loadModule(name) -> promise of its namespace: what the bundler makes of import() */
+static NATIVE(native_load_module)
+{
+    const char *name = JS_ToCString(ctx, argv[0]);
+    if (!name)
+        return JS_EXCEPTION;
+    JSValue promise = JS_LoadModule(ctx, "", name);
+    JS_FreeCString(ctx, name);
+    return promise;
+}
+
+static void define_load_module(JSContext *ctx)
+{
+    JSValue global = JS_GetGlobalObject(ctx);
+    JS_SetPropertyStr(ctx, global, "loadModule", JS_NewCFunction(ctx, native_load_module, "loadModule", 1));
+    JS_FreeValue(ctx, global);
+}
+
 static int fail(JSContext *ctx)
 {
     JSValue error = JS_GetException(ctx);
@@ -47,6 +65,7 @@ static int run(JSContext *ctx)
 {
     if (!js_init_module_stubdom_native(ctx, "stubdom-native"))
         return fail(ctx);
+    define_load_module(ctx);
     JSValue bundle = JS_ReadObject(ctx, stubdom_bundle, stubdom_bundle_size, JS_READ_OBJ_BYTECODE);
     if (JS_IsException(bundle))
         return fail(ctx);

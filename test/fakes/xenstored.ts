@@ -1,6 +1,6 @@
 import { decodeText, encodeText } from "../../agent/bytes/text.ts";
 import { SystemError } from "../../agent/platform/port.ts";
-import type { ByteStream } from "../../agent/platform/stream.ts";
+import type { ByteStream, PushedStream } from "../../agent/platform/stream.ts";
 import {
   encodePacket,
   headerSize,
@@ -385,7 +385,7 @@ export class FakeXenstored {
  * One open /dev/xen/xenbus with the kernel's ways: one packet a write, at most 4096 bytes with its header,
  * refused watches as write's errno, events whose req_id is garbage.
  */
-export class FakeXenbus implements ByteStream {
+export class FakeXenbus implements ByteStream, PushedStream {
   readonly transactions = new Map<number, Transaction>();
   readonly #client: MemoryEnd;
   readonly #server: MemoryEnd;
@@ -408,6 +408,14 @@ export class FakeXenbus implements ByteStream {
 
   read(): Promise<Uint8Array | null> {
     return this.#client.read();
+  }
+
+  async receive(take: (piece: Uint8Array, count: number) => void): Promise<void> {
+    for (let piece = await this.read(); piece !== null; piece = await this.read()) {
+      take(piece, piece.length);
+      // Used anew, as a descriptor's is.
+      piece.fill(0xee);
+    }
   }
 
   async write(bytes: Uint8Array): Promise<void> {

@@ -20,6 +20,7 @@ import {
   u8,
   u16,
   u32,
+  words,
   zeroTerminated,
 } from "./netlink.ts";
 
@@ -94,13 +95,7 @@ export interface LinkChange {
 }
 
 function header(index: number, flags = 0, change = 0): Uint8Array {
-  const bytes = new Uint8Array(HEADER);
-  const view = new DataView(bytes.buffer);
-  view.setUint8(0, AF_UNSPEC);
-  view.setInt32(4, index, true);
-  view.setUint32(8, flags, true);
-  view.setUint32(12, change, true);
-  return bytes;
+  return words(AF_UNSPEC, index, flags, change);
 }
 
 function nameAttribute(name: string): Uint8Array {

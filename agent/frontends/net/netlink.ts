@@ -28,7 +28,6 @@
  * Without NLM_F_CAPPED the whole request stands where its header is drawn. Lengths count their own header
  * and not the padding. Integers are in the machine's byte order: the agent runs on x86, little-endian.
  */
-import { concatBytes } from "../../bytes/bytes.ts";
 import { decodeText, encodeText } from "../../bytes/text.ts";
 
 export const NLMSG_NOOP = 1;
@@ -95,11 +94,7 @@ function padded(length: number): number {
 export function encodeMessage(message: NetlinkMessage): Uint8Array {
   const length = MESSAGE_HEADER + message.payload.length;
   const bytes = new Uint8Array(padded(length));
-  const view = viewOf(bytes);
-  view.setUint32(0, length, true);
-  view.setUint16(4, message.type, true);
-  view.setUint16(6, message.flags, true);
-  view.setUint32(8, message.sequence, true);
+  bytes.set(words(length, message.type | (message.flags << 16), message.sequence));
   bytes.set(message.payload, MESSAGE_HEADER);
   return bytes;
 }
@@ -136,9 +131,10 @@ export function attribute(type: number, ...value: readonly Uint8Array[]): Uint8A
   if (length > ATTRIBUTE_LENGTH_MAX)
     throw new NetlinkFormatError(`attribute ${type} would be ${length} bytes, at most 65535 fit`);
   const bytes = new Uint8Array(padded(length));
-  const view = viewOf(bytes);
-  view.setUint16(0, length, true);
-  view.setUint16(2, type, true);
+  bytes[0] = length;
+  bytes[1] = length >> 8;
+  bytes[2] = type;
+  bytes[3] = type >> 8;
   let offset = ATTRIBUTE_HEADER;
   for (const part of value) {
     bytes.set(part, offset);
@@ -149,14 +145,14 @@ export function attribute(type: number, ...value: readonly Uint8Array[]): Uint8A
 
 /** @param wanted the types that somebody reads, of dozens in a message about a link; all of them without it */
 export function decodeAttributes(bytes: Uint8Array, wanted?: readonly number[]): Attributes {
-  const view = viewOf(bytes);
   const attributes = new Map<number, Uint8Array>();
+  const u16At = (at: number) => (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8);
   for (let offset = 0; offset < bytes.length; ) {
     const rest = bytes.length - offset;
     if (rest < ATTRIBUTE_HEADER)
       throw new NetlinkFormatError(`attribute header at byte ${offset} is cut: ${rest} of 4 bytes`);
-    const length = view.getUint16(offset, true);
-    const type = view.getUint16(offset + 2, true) & ATTRIBUTE_TYPE;
+    const length = u16At(offset);
+    const type = u16At(offset + 2) & ATTRIBUTE_TYPE;
     if (length < ATTRIBUTE_HEADER || length > rest)
       throw new NetlinkFormatError(`attribute ${type} claims ${length} bytes, ${rest} are there`);
     if (wanted === undefined || wanted.includes(type))
@@ -177,14 +173,19 @@ export function u16(value: number): Uint8Array {
 }
 
 export function u32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  viewOf(bytes).setUint32(0, value, true);
-  return bytes;
+  return words(value);
+}
+
+/** 32-bit words, of which the header of every kind of message consists. */
+export function words(...values: readonly number[]): Uint8Array {
+  const numbers = new Uint32Array(values.length);
+  for (let n = 0; n < values.length; n++) numbers[n] = values[n] ?? 0;
+  return new Uint8Array(numbers.buffer);
 }
 
 /** `text` with the NUL that NLA_STRING attributes end in. */
 export function zeroTerminated(text: string): Uint8Array {
-  return concatBytes([encodeText(text), u8(0)]);
+  return encodeText(`${text}\0`);
 }
 
 /** The number in attribute `type`, `undefined` when it is not there; throws when it is not 4 bytes. */

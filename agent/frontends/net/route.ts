@@ -72,14 +72,14 @@ export class RouteError extends Error {
 
 interface Request {
   /** What is asked, for the error: `set eth0 up`. */
-  readonly action: string;
+  readonly action: () => string;
   readonly type: number;
   readonly flags: number;
   readonly payload: Uint8Array;
 }
 
 interface Pending {
-  readonly action: string;
+  readonly action: () => string;
   readonly answers: NetlinkMessage[];
   timer: Timer | undefined;
   resolve(answers: NetlinkMessage[]): void;
@@ -106,27 +106,27 @@ export class RouteClient {
 
   /** Every interface there is, of one moment. */
   async links(): Promise<Link[]> {
-    const action = "list network interfaces";
+    const action = () => "list network interfaces";
     for (let attempt = 0; attempt < LIST_ATTEMPTS; attempt++) {
       const answers = await this.#ask({ action, type: RTM_GETLINK, flags: NLM_F_DUMP, payload: listLinks() });
       const interrupted = answers.some((answer) => (answer.flags & NLM_F_DUMP_INTR) !== 0);
       if (!interrupted) return answers.filter((answer) => answer.type === RTM_NEWLINK).map(decodeLink);
     }
-    throw new RouteError(action, "EINTR", `the list kept changing, read ${LIST_ATTEMPTS} times`);
+    throw new RouteError(action(), "EINTR", `the list kept changing, read ${LIST_ATTEMPTS} times`);
   }
 
   async link(name: string): Promise<Link> {
-    const action = `look up ${name}`;
+    const action = () => `look up ${name}`;
     const answers = await this.#ask({ action, type: RTM_GETLINK, flags: NLM_F_ACK, payload: findLink(name) });
     const answer = answers.find(({ type }) => type === RTM_NEWLINK);
-    if (answer === undefined) throw new NetlinkFormatError(`answer to "${action}" describes no interface`);
+    if (answer === undefined) throw new NetlinkFormatError(`answer to "${action()}" describes no interface`);
     return decodeLink(answer);
   }
 
   async change(link: LinkName, change: LinkChange): Promise<void> {
-    const what = Object.entries(change).map(([key, value]) => `${key}=${value}`);
+    const what = () => Object.entries(change).map(([key, value]) => `${key}=${value}`);
     await this.#ask({
-      action: `set ${link.name} ${what.join(" ")}`,
+      action: () => `set ${link.name} ${what().join(" ")}`,
       type: RTM_NEWLINK,
       flags: NLM_F_ACK,
       payload: changeLink(link.index, change),
@@ -136,7 +136,7 @@ export class RouteClient {
   /** Creates a bridge and leaves it down; fails with EEXIST when the name is taken. */
   async createBridge(name: string): Promise<Link> {
     await this.#ask({
-      action: `create bridge ${name}`,
+      action: () => `create bridge ${name}`,
       type: RTM_NEWLINK,
       flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
       payload: newBridge(name),
@@ -147,7 +147,7 @@ export class RouteClient {
   /** Creates a TAP that is one with `lower`, of the same address, and leaves it down. */
   async createMacvtap(name: string, lower: LinkName): Promise<Link> {
     await this.#ask({
-      action: `create macvtap ${name} on ${lower.name}`,
+      action: () => `create macvtap ${name} on ${lower.name}`,
       type: RTM_NEWLINK,
       flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
       payload: newMacvtap(name, lower.index),
@@ -157,7 +157,7 @@ export class RouteClient {
 
   async deleteLink(link: LinkName): Promise<void> {
     await this.#ask({
-      action: `delete ${link.name}`,
+      action: () => `delete ${link.name}`,
       type: RTM_DELLINK,
       flags: NLM_F_ACK,
       payload: deleteLink(link.index),
@@ -166,7 +166,7 @@ export class RouteClient {
 
   /** From now on each frame that comes in on `from` leaves by `to` and is seen by nobody else. */
   async redirect(from: LinkName, to: LinkName): Promise<void> {
-    const action = `redirect ${from.name} to ${to.name}`;
+    const action = () => `redirect ${from.name} to ${to.name}`;
     const flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     await this.#ask({ action, type: RTM_NEWQDISC, flags, payload: newIngress(from.index) });
     try {
@@ -185,7 +185,7 @@ export class RouteClient {
   /** Undoes {@link redirect}. */
   async endRedirect(from: LinkName): Promise<void> {
     await this.#ask({
-      action: `end redirection of ${from.name}`,
+      action: () => `end redirection of ${from.name}`,
       type: RTM_DELQDISC,
       flags: NLM_F_ACK,
       payload: deleteIngress(from.index),
@@ -212,12 +212,12 @@ export class RouteClient {
     this.#platform.descriptors.onReadable(this.#fd, null);
     this.#platform.descriptors.close(this.#fd);
     this.#removalHandlers.clear();
-    this.#failAll((pending) => new RouteError(pending.action, "EPIPE", "the netlink socket was closed"));
+    this.#failAll((pending) => new RouteError(pending.action(), "EPIPE", "the netlink socket was closed"));
   }
 
   #ask({ action, type, flags, payload }: Request): Promise<NetlinkMessage[]> {
     return new Promise((resolve, reject) => {
-      if (this.#closed) throw new RouteError(action, "EPIPE", "the netlink socket was closed");
+      if (this.#closed) throw new RouteError(action(), "EPIPE", "the netlink socket was closed");
       // 0 marks notifications; 32 bits are the kernel's.
       this.#sequence = (this.#sequence % 0xffffffff) + 1;
       const sequence = this.#sequence;
@@ -226,17 +226,17 @@ export class RouteClient {
       this.#pending.set(sequence, pending);
       try {
         const written = this.#platform.descriptors.write(this.#fd, request);
-        if (written === null) throw new RouteError(action, "EAGAIN", "the netlink socket takes no request");
+        if (written === null) throw new RouteError(action(), "EAGAIN", "the netlink socket takes no request");
       } catch (error) {
         this.#pending.delete(sequence);
-        throw error instanceof SystemError ? new RouteError(action, error.code, error.message) : error;
+        throw error instanceof SystemError ? new RouteError(action(), error.code, error.message) : error;
       }
       // The kernel works inside write(2), so that the answer is nearly always there by now. What is behind it can wait.
       this.#receive(sequence);
       if (!this.#pending.has(sequence)) return;
       pending.timer = this.#platform.clock.setTimer(DEADLINE, () => {
         this.#pending.delete(sequence);
-        reject(new RouteError(action, "ETIMEDOUT", `no answer from the kernel within ${DEADLINE} ms`));
+        reject(new RouteError(action(), "ETIMEDOUT", `no answer from the kernel within ${DEADLINE} ms`));
       });
     });
   }
@@ -253,7 +253,7 @@ export class RouteClient {
       }
     } catch (error) {
       if (error instanceof SystemError && error.code === "ENOBUFS") this.#checkRemovals();
-      else this.#failAll((pending) => new RouteError(pending.action, "EPROTO", String(error)));
+      else this.#failAll((pending) => new RouteError(pending.action(), "EPROTO", String(error)));
     }
   }
 
@@ -274,7 +274,7 @@ export class RouteClient {
     pending.timer?.cancel();
     const { errno, text } = decodeResult(message);
     if (errno === 0) pending.resolve(pending.answers);
-    else pending.reject(new RouteError(pending.action, errnoName(errno), text));
+    else pending.reject(new RouteError(pending.action(), errnoName(errno), text));
   }
 
   #announceRemoval(index: number): void {

@@ -20,13 +20,11 @@
  *       SEL  tc_u32_sel
  */
 import { concatBytes } from "../../bytes/bytes.ts";
-import { attribute, NLA_F_NESTED, u32, zeroTerminated } from "./netlink.ts";
+import { attribute, NLA_F_NESTED, u32, words, zeroTerminated } from "./netlink.ts";
 
 export const RTM_NEWQDISC = 36;
 export const RTM_DELQDISC = 37;
 export const RTM_NEWTFILTER = 44;
-
-const HEADER = 20;
 
 const TC_H_INGRESS = 0xfffffff1;
 /** The one handle that an ingress qdisc can have. */
@@ -57,13 +55,7 @@ export interface U32Key {
 }
 
 function header(index: number, handle: number, parent: number, info: number): Uint8Array {
-  const bytes = new Uint8Array(HEADER);
-  const view = new DataView(bytes.buffer);
-  view.setInt32(4, index, true);
-  view.setUint32(8, handle, true);
-  view.setUint32(12, parent, true);
-  view.setUint32(16, info, true);
-  return bytes;
+  return words(0, index, handle, parent, info);
 }
 
 /** RTM_NEWQDISC: the place on interface `index` where filters see each frame as it comes in. */
@@ -114,7 +106,7 @@ export function newRedirect(from: number, to: number, keys: readonly U32Key[]): 
  *     +-------+------------+--------+----------+-----------+--------+-------+
  */
 function mirred(to: number): Uint8Array {
-  return new Uint8Array(Uint32Array.of(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to).buffer);
+  return words(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to);
 }
 
 /**

@@ -65,7 +65,7 @@ const wouldBlock = -11;
 const signalRecordSize = 128;
 
 function orWouldBlock(result: number, call: string, operand: number): number | null {
-  return result === wouldBlock ? null : checked(result, call, operand);
+  return result >= 0 ? result : result === wouldBlock ? null : checked(result, call, operand);
 }
 
 function openFlags(options: OpenOptions): number {

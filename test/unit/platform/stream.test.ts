@@ -107,6 +107,52 @@ describe("reading", () => {
   });
 });
 
+describe("receiving", () => {
+  let taken: number[][];
+  let received: Promise<void>;
+
+  beforeEach(() => {
+    taken = [];
+    received = stream.receive((piece, count) => {
+      taken.push([...piece.subarray(0, count)]);
+    });
+  });
+
+  function come(...next: typeof under.incoming): void {
+    under.incoming.push(...next);
+    for (const _ of next) under.readable?.();
+  }
+
+  it("hands over what comes, one piece each time that there is something", async () => {
+    come(Uint8Array.of(1, 2), null, Uint8Array.of(3));
+    expect(taken).toEqual([[1, 2], [3]]);
+  });
+
+  it("resolves at the end, and listens no more", async () => {
+    come(Uint8Array.of(1), new Uint8Array());
+    await received;
+    expect(under.readable).toBeNull();
+  });
+
+  it("resolves when closed, without another look at the descriptor", async () => {
+    stream.close();
+    await received;
+    expect(under.closed).toBe(1);
+    await stream.receive(() => expect.unreachable());
+  });
+
+  it("rejects when the stream breaks, and with what the taker throws", async () => {
+    come(new SystemError("EIO", "read", "test"));
+    await expect(received).rejects.toMatchObject({ code: "EIO" });
+    const second = stream.receive(() => {
+      throw new Error("enough");
+    });
+    come(Uint8Array.of(9));
+    await expect(second).rejects.toThrow("enough");
+    expect(under.readable).toBeNull();
+  });
+});
+
 describe("writing", () => {
   it("goes on until every byte is taken, waiting where there is no room", async () => {
     under.room = 2;

@@ -95,8 +95,8 @@ describe("what is read", () => {
   });
 
   test("with or without the program's name; places are named as in xenstore", () => {
-    expect(read("qemu-system-i386 -xen-domid 5 -nodefaults").options[1]?.place).toBe("dm-argv/003");
-    expect(read("-xen-domid 5 -nodefaults").options[1]?.place).toBe("dm-argv/003");
+    expect(read("qemu-system-i386 -xen-domid 5 -nodefaults").options[1]?.number).toBe(3);
+    expect(read("-xen-domid 5 -nodefaults").options[1]?.number).toBe(3);
   });
 
   test("bytes that are not UTF-8 stay as they are", () => {

@@ -41,7 +41,7 @@ beforeEach(() => {
 async function read(which: readonly string[]): Promise<readonly Uint8Array[]> {
   const store = new SideBySide(fakePlatform({ clock, descriptors: bound() }));
   try {
-    return await Promise.all(which.map((path) => store.read(path)));
+    return await store.readAll(which);
   } finally {
     store.close();
   }
