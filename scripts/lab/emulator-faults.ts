@@ -1,7 +1,8 @@
 /**
  * Guests and hosts that the emulated processor killed, which says nothing about this project: QEMU's emulated SVM now
- * and then enters a guest with Xen's own registers (Xen then tells of a triple fault at an address of its own). Each is
- * kept as a file and told of at the end; nothing is done again in silence.
+ * and then entered a guest with Xen's own registers (Xen then tells of a triple fault at an address of its own). The cause
+ * that is known has been dealt with (`dom0/init`); should there be another, each fault is kept as a file and told of at
+ * the end, and nothing is done again in silence.
  */
 
 import { mkdirSync, writeFileSync } from "node:fs";
