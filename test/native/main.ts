@@ -4,7 +4,7 @@
  */
 import "../../agent/platform/quickjs/globals.ts";
 import * as native from "stubdom-native";
-import { equal, type Group, list } from "./harness.ts";
+import { equal, type Group, holds, list, throws } from "./harness.ts";
 import { eventLoopTests } from "./suite/event-loop.ts";
 import { fileTests } from "./suite/files.ts";
 import { framebufferTests } from "./suite/framebuffer.ts";
@@ -13,6 +13,9 @@ import { socketTests } from "./suite/sockets.ts";
 import { storageTests } from "./suite/storage.ts";
 import { textTests } from "./suite/text.ts";
 import { vchanTests } from "./suite/vchan.ts";
+
+/** A global of main.c's, which the bundler puts in the place of `import()`. */
+declare const loadModule: (name: string) => Promise<unknown>;
 
 const groups: Record<string, Group> = {
   ...eventLoopTests,
@@ -23,6 +26,16 @@ const groups: Record<string, Group> = {
   ...textTests,
   ...vchanTests,
   ...framebufferTests,
+  loadModule: {
+    "what is not in the program": async () => {
+      const refused = await loadModule("nowhere.js").catch((error: unknown) => error);
+      holds(refused instanceof ReferenceError, String(refused));
+    },
+    "a name that does not convert": () =>
+      throws(() => {
+        void loadModule(Symbol("x") as unknown as string);
+      }),
+  },
   argv: {
     "is what the program was given": () => equal(native.argv.length, 2),
   },
