@@ -8,7 +8,7 @@ import type { Log } from "../log/log.ts";
 import type { Platform } from "../platform/port.ts";
 import { qemuCommandLine } from "../qemu/arguments.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
-import { type QemuLaunch, QemuSupervisor } from "../qemu/supervisor.ts";
+import { type QemuProcess, spawnQemu } from "../qemu/spawn.ts";
 import type { Incoming } from "../savestate/restore.ts";
 import { screenArguments } from "../screen/arguments.ts";
 
@@ -51,8 +51,7 @@ export function launchQemu(
     readonly screen: boolean;
     readonly incoming: Incoming | undefined;
   },
-  handlers: Pick<QemuLaunch, "onEvent" | "onMonitorBroken">,
-): { readonly qemu: QemuSupervisor; readonly argv: readonly Uint8Array[] } {
+): { readonly child: QemuProcess; readonly argv: readonly Uint8Array[] } {
   const { joints, incoming } = given;
   const [ours, theirs] = platform.sockets.socketPair();
   const listener = platform.sockets.listenUnix(toolstackSocket);
@@ -74,12 +73,11 @@ export function launchQemu(
   });
   for (const note of notes) log.info({}, note);
   for (const joint of joints) joint.handedOver();
-  const qemu = new QemuSupervisor(platform, log, {
+  const child = spawnQemu(platform, {
     argv,
     env: config.clock === "tsc" ? [`LD_PRELOAD=${clockLibrary}`] : [],
     descriptors,
     monitor: ours,
-    ...handlers,
   });
-  return { qemu, argv };
+  return { child, argv };
 }

@@ -8,6 +8,7 @@ import type { Passthrough } from "../passthrough/passthrough.ts";
 import type { Platform, SignalName } from "../platform/port.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
 import type { QemuEnded } from "../qemu/errors.ts";
+import type { QemuProcess } from "../qemu/spawn.ts";
 import type { QemuSupervisor } from "../qemu/supervisor.ts";
 import type { QmpEvent } from "../qmp/client.ts";
 import { isJsonObject, type JsonObject } from "../qmp/json.ts";
@@ -138,23 +139,14 @@ export class Stubdom {
       : undefined;
     const screen = this.#found.framebuffers.length > 0;
     if (screen) for (const refusal of applySettings(platform.files, screenSettings)) log.warn({}, refusal);
-    const { qemu, argv } = launchQemu(
-      launch,
-      { joints, screen, incoming },
-      {
-        onEvent: (event) => this.#happened(event),
-        onMonitorBroken: (error) => this.#complain(error.message),
-      },
-    );
+    const { child, argv } = launchQemu(launch, { joints, screen, incoming });
     this.#commandLine = argv;
-    this.#children.onExit(qemu.pid, (status) => qemu.exited(status));
-    void qemu.ended.then((ended) => this.#qemuEnded(ended));
-    this.#qemu = qemu;
+    const qemu = await this.#supervise(child);
 
-    this.#phases.enter("qemu-answers", qemu.began);
-    this.#report.write("qemu/pid", qemu.pid);
+    this.#phases.enter("qemu-answers", child.began);
+    this.#report.write("qemu/pid", child.pid);
     this.#report.release();
-    log.info({ pid: qemu.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
+    log.info({ pid: child.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
     void log.flush();
     // A state that turns out to be wrong ends everything: the guest must not run on a part of it.
     incoming?.feed().catch((error: unknown) => this.fail(error));
@@ -276,6 +268,22 @@ export class Stubdom {
       this.#complain(text),
     );
     return this.#passthrough;
+  }
+
+  async #supervise(child: QemuProcess): Promise<QemuSupervisor> {
+    const supervising = import("../qemu/supervisor.ts").then(
+      ({ QemuSupervisor }) =>
+        new QemuSupervisor(this.platform, this.log, child, {
+          onEvent: (event) => this.#happened(event),
+          onMonitorBroken: (error) => this.#complain(error.message),
+        }),
+    );
+    // It may have ended by the time that anybody looks after it.
+    this.#children.onExit(child.pid, (status) => void supervising.then((qemu) => qemu.exited(status)));
+    const qemu = await supervising;
+    this.#qemu = qemu;
+    void qemu.ended.then((ended) => this.#qemuEnded(ended));
+    return qemu;
   }
 
   /** What is needed once QEMU runs, loaded while it starts. */

@@ -3,19 +3,11 @@ import type { ExitStatus, Platform } from "../platform/port.ts";
 import { DescriptorStream, SocketStream } from "../platform/stream.ts";
 import { QmpClient, type QmpEvent } from "../qmp/client.ts";
 import { type QmpError, QmpTimeout } from "../qmp/errors.ts";
-import { QemuEnded, QemuMonitorBroken, QemuNotStarted, QemuUnresponsive } from "./errors.ts";
+import { QemuEnded, QemuMonitorBroken, QemuUnresponsive } from "./errors.ts";
 import { QemuOutput } from "./output.ts";
+import type { QemuProcess } from "./spawn.ts";
 
-export interface QemuLaunch {
-  readonly argv: readonly Uint8Array[];
-  readonly env: readonly string[];
-  /**
-   * Descriptors that QEMU inherits, by the number that it will know each by, from 3 on; they are the
-   * child's afterwards and are closed here, whether or not it could be started.
-   */
-  readonly descriptors: ReadonlyMap<number, number>;
-  /** The agent's end of the socket pair whose other end is among `descriptors`; owned by the supervisor. */
-  readonly monitor: number;
+export interface QemuHandlers {
   /** Called for each event on the agent's monitor. */
   readonly onEvent?: (event: QmpEvent) => void;
   /** Called once when the agent's monitor breaks although QEMU, which had answered, lives on. */
@@ -29,17 +21,14 @@ const terminatePatience = 1_000;
 const deathNotice = 1_000;
 
 /**
- * One QEMU from its start to its end: a child in a session of its own, whose output goes to the log, whose
- * monitor the agent is connected to, and of whose end exactly one {@link QemuEnded} tells.
+ * One QEMU from its start to its end: a child whose output goes to the log, whose monitor the agent is connected to,
+ * and of whose end exactly one {@link QemuEnded} tells.
  *
  * Nothing here polls: it is driven by the pipe, the monitor, timers, and by PID 1's one reaper, which must
  * call {@link exited}.
  */
 export class QemuSupervisor {
-  readonly pid: number;
   readonly qmp: QmpClient;
-  /** When it was executed, by the platform's clock. */
-  readonly began: number;
   /** Resolves when QEMU has ended and its last lines are logged. Never rejects. */
   readonly ended: Promise<QemuEnded>;
 
@@ -50,28 +39,30 @@ export class QemuSupervisor {
   #state: "running" | "stopping" | "ended" = "running";
   #answered = false;
 
-  /** @throws QemuNotStarted */
+  /** Owns the descriptors of `child` from now on. */
   constructor(
     private readonly platform: Platform,
     private readonly log: Logger,
-    private readonly launch: QemuLaunch,
+    private readonly child: QemuProcess,
+    private readonly handlers: QemuHandlers = {},
   ) {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
-    const { pid, output } = spawn(platform, launch);
-    this.pid = pid;
-    this.began = platform.processes.executedAt();
     this.#output = new QemuOutput(platform.clock, log);
-    this.#outputStream = new DescriptorStream(platform.descriptors, output, "QEMU's output");
+    this.#outputStream = new DescriptorStream(platform.descriptors, child.output, "QEMU's output");
     this.#outputDone = this.#forward();
-    const monitor = new SocketStream(platform, launch.monitor, "QEMU's monitor");
+    const monitor = new SocketStream(platform, child.monitor, "QEMU's monitor");
     this.qmp = new QmpClient(monitor, {
       clock: platform.clock,
       log,
-      ...(launch.onEvent && { onEvent: launch.onEvent }),
+      ...(handlers.onEvent && { onEvent: handlers.onEvent }),
       onClosed: (reason) => void this.#monitorClosed(reason),
     });
+  }
+
+  get pid(): number {
+    return this.child.pid;
   }
 
   /**
@@ -123,11 +114,11 @@ export class QemuSupervisor {
       // It may well end without an answer.
       this.qmp.execute("quit", {}, quitPatience).catch(() => {});
       if (await this.#endedWithin(quitPatience)) return;
-      this.log.warn({ pid: this.pid }, `QEMU did not quit within ${quitPatience / 1000} s: SIGTERM`);
+      this.log.warn({ pid: this.child.pid }, `QEMU did not quit within ${quitPatience / 1000} s: SIGTERM`);
     }
     this.#kill("SIGTERM");
     if (await this.#endedWithin(terminatePatience)) return;
-    this.log.warn({ pid: this.pid }, `QEMU ignored SIGTERM for ${terminatePatience / 1000} s: SIGKILL`);
+    this.log.warn({ pid: this.child.pid }, `QEMU ignored SIGTERM for ${terminatePatience / 1000} s: SIGKILL`);
     this.#kill("SIGKILL");
   }
 
@@ -135,7 +126,7 @@ export class QemuSupervisor {
     // Its number may be another's once it has been reaped.
     if (this.#state === "ended") return;
     try {
-      this.platform.processes.kill(this.pid, signal);
+      this.platform.processes.kill(this.child.pid, signal);
     } catch (error) {
       // ESRCH: it has ended and is about to be reaped.
       this.log.debug({ error: String(error) }, `${signal} to QEMU: ${String(error)}`);
@@ -158,7 +149,7 @@ export class QemuSupervisor {
     if (this.#state !== "running") return;
     const consequence =
       "the guest runs on, but cannot be saved or migrated; shut it down and start it again, and find out what took over QEMU";
-    this.launch.onMonitorBroken?.(new QemuMonitorBroken(reason, consequence));
+    this.handlers.onMonitorBroken?.(new QemuMonitorBroken(reason, consequence));
   }
 
   async #forward(): Promise<void> {
@@ -176,7 +167,7 @@ export class QemuSupervisor {
   }
 
   async #finish(status: ExitStatus, expected: boolean): Promise<void> {
-    const ranFor = this.platform.clock.now() - this.began;
+    const ranFor = this.platform.clock.now() - this.child.began;
     // What it wrote last is still in the pipe, which ends when its last descriptor is closed; a process
     // that inherited one must not delay the news.
     const enough = this.platform.clock.setTimer(100, () => this.#outputStream.close());
@@ -184,27 +175,5 @@ export class QemuSupervisor {
     enough.cancel();
     this.qmp.close();
     this.#resolveEnded(new QemuEnded(status, ranFor, [...this.#output.lastLines], expected));
-  }
-}
-
-function spawn(platform: Platform, launch: QemuLaunch): { pid: number; output: number } {
-  const { descriptors, processes, sockets } = platform;
-  const [output, outputEnd] = sockets.pipe();
-  const inherited: (number | null)[] = [null, outputEnd, outputEnd];
-  for (const [number, fd] of launch.descriptors) inherited[number] = fd;
-  try {
-    const pid = processes.spawn({
-      argv: launch.argv,
-      env: launch.env,
-      descriptors: Array.from(inherited, (fd) => fd ?? null),
-      newSession: true,
-    });
-    return { pid, output };
-  } catch (error) {
-    descriptors.close(output);
-    descriptors.close(launch.monitor);
-    throw new QemuNotStarted(String.fromCharCode(...(launch.argv[0] ?? [])), error);
-  } finally {
-    for (const fd of new Set([outputEnd, ...launch.descriptors.values()])) descriptors.close(fd);
   }
 }

@@ -29,6 +29,7 @@ await Promise.all([
   import("../../../agent/init/serving.ts"),
   import("../../../agent/init/debugging.ts"),
   import("../../../agent/passthrough/passthrough.ts"),
+  import("../../../agent/qemu/supervisor.ts"),
   import("../../../agent/savestate/restore.ts"),
   import("../../../agent/screen/screen.ts"),
 ]);

@@ -4,6 +4,7 @@ import type { Logger } from "../../../agent/log/logger.ts";
 import { type ExitStatus, type SpawnOptions, SystemError } from "../../../agent/platform/port.ts";
 import { DescriptorStream } from "../../../agent/platform/stream.ts";
 import { QemuEnded, QemuNotStarted, QemuUnresponsive } from "../../../agent/qemu/errors.ts";
+import { spawnQemu } from "../../../agent/qemu/spawn.ts";
 import { QemuSupervisor } from "../../../agent/qemu/supervisor.ts";
 import type { QmpEvent } from "../../../agent/qmp/client.ts";
 import { FakeClock, settle } from "../../fakes/clock.ts";
@@ -72,16 +73,20 @@ async function start(process: FakeQemuProcess = {}) {
   let qemu: QemuSupervisor | undefined;
   let childMonitor: DescriptorStream | undefined;
   const launch = () =>
-    new QemuSupervisor(platform, log, {
-      argv: ["/q", "-x"].map(encodeText),
-      env: ["A=b"],
-      descriptors: new Map([
-        [3, monitorEnd],
-        [6, tap],
-      ]),
-      monitor,
-      onEvent: (event) => events.push(event),
-    });
+    new QemuSupervisor(
+      platform,
+      log,
+      spawnQemu(platform, {
+        argv: ["/q", "-x"].map(encodeText),
+        env: ["A=b"],
+        descriptors: new Map([
+          [3, monitorEnd],
+          [6, tap],
+        ]),
+        monitor,
+      }),
+      { onEvent: (event) => events.push(event) },
+    );
   if (process.missing) return { launch, kernel, lines, clock };
   qemu = launch();
   childMonitor = new DescriptorStream(platform.descriptors, child.monitor, "child's monitor");
