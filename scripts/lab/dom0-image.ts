@@ -1,6 +1,7 @@
 /**
  * What the emulated host boots: Xen, dom0's kernel, a small first ramdisk and dom0's disk, all from Debian's
- * packages as they come. Nothing in dom0 is patched or configured for this project.
+ * packages as they come. Nothing in dom0 is patched or configured for this project; one line of `xl.conf` is there for the
+ * emulator's sake (`dom0/init`).
  */
 
 import { execFileSync } from "node:child_process";

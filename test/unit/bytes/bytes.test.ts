@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { concatBytes } from "../../../agent/bytes/bytes.ts";
-import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
+import { decodeText, encodeText, isDecimal } from "../../../agent/bytes/text.ts";
 
 describe("concatBytes", () => {
   it("joins parts in order, empty ones too", () => {
@@ -31,5 +31,17 @@ describe("text", () => {
 
   it("keeps NUL as a character like any other", () => {
     expect(decodeText(Uint8Array.of(0x61, 0, 0x62))).toBe("a\0b");
+  });
+});
+
+describe("isDecimal", () => {
+  it("takes digits, as many as are allowed", () => {
+    for (const text of ["0", "007", "99999"]) expect(isDecimal(text, 5), text).toBe(true);
+    expect(isDecimal("100000", 5)).toBe(false);
+  });
+
+  it("takes nothing else that JavaScript has for a number", () => {
+    for (const text of ["", " 1", "1\n", "-1", "+1", "1e3", "0x1", "1.0", "١"])
+      expect(isDecimal(text, 5), JSON.stringify(text)).toBe(false);
   });
 });
