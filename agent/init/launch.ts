@@ -30,15 +30,15 @@ export interface LaunchContext {
 }
 
 /** Prepares a way to the network for each of QEMU's NICs; gives how to join them, once they are connected. */
-export async function prepareNetworks({
+export function prepareNetworks({
   platform,
   log,
   dm,
   config,
-}: LaunchContext): Promise<() => Promise<readonly Joint[]>> {
+}: LaunchContext): () => Promise<readonly Joint[]> {
   if (dm.nics.length === 0) return async () => [];
   const joiner = new NetworkJoiner(platform, config.netJoint, log);
-  await joiner.prepare(dm.nics);
+  joiner.prepare(dm.nics);
   return () => joiner.joinAll(dm.nics);
 }
 

@@ -241,7 +241,7 @@ export class Stubdom {
       import("./launch.ts"),
     ]);
     const launch = { platform: this.platform, log: this.log, dm, config };
-    const joinNetworks = await prepareNetworks(launch);
+    const joinNetworks = prepareNetworks(launch);
     return { launch, launchQemu, joinNetworks, prepared: this.platform.clock.now() };
   }
 

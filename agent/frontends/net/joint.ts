@@ -26,7 +26,7 @@ import type { Logger } from "../../log/logger.ts";
 import { type FileSystem, type Sockets, SystemError } from "../../platform/port.ts";
 import type { Link } from "./link-messages.ts";
 import { type Candidate, type EmulatedNic, isCandidate, matchNic } from "./match.ts";
-import { RouteClient, RouteError, type RoutePlatform } from "./route.ts";
+import { changing, type Request, RouteClient, RouteError, type RoutePlatform, redirecting } from "./route.ts";
 
 export type JointKind = "tc" | "bridge" | "macvtap";
 
@@ -44,6 +44,10 @@ const QUEUE = 256;
 /** No frame is ever meant for it; those for fe:ff:ff:ff:ff:ff are for a bridge of dom0's that has vifs alone. */
 const PORT_ADDRESS = "fe:ff:ff:ff:ff:fe";
 
+function tapName(devid: number): string {
+  return `tap${devid}`;
+}
+
 /** QEMU's interface and its queue. */
 interface TapQueue {
   readonly tap: Link;
@@ -52,6 +56,12 @@ interface TapQueue {
 
 /** How to undo one thing that a joint did; done last to first. */
 type Step = () => Promise<void>;
+
+/** One thing that a joint does. */
+interface Doing {
+  readonly request: Request;
+  readonly undo?: Step;
+}
 
 /** One emulated NIC, joined. */
 export interface Joint {
@@ -83,8 +93,8 @@ export class NetworkJoiner {
   readonly #kind: JointKind;
   readonly #log: Logger;
   readonly #joints = new Set<Joint>();
-  /** By the NIC's devid: what {@link prepare} has made and nothing has taken. */
-  readonly #prepared = new Map<number, TapQueue>();
+  /** Descriptors of TAPs by their names: what {@link prepare} has made and nothing has taken. */
+  readonly #prepared = new Map<string, number>();
 
   constructor(platform: JointPlatform, kind: JointKind, log: Logger) {
     this.#platform = platform;
@@ -100,11 +110,14 @@ export class NetworkJoiner {
 
   /**
    * Makes what needs no netfront, so that {@link joinAll} has less to do: the TAPs, which stay down. One by
-   * `macvtap` stands on the netfront and comes later. Throws {@link RouteError}, SystemError.
+   * `macvtap` stands on the netfront and comes later. Throws SystemError.
    */
-  async prepare(nics: readonly EmulatedNic[]): Promise<void> {
+  prepare(nics: readonly EmulatedNic[]): void {
     if (this.#kind === "macvtap") return;
-    for (const { devid } of nics) this.#prepared.set(devid, await this.#newTap(`tap${devid}`));
+    for (const { devid } of nics) {
+      const name = tapName(devid);
+      if (!this.#prepared.has(name)) this.#prepared.set(name, this.#platform.sockets.openTap(name, false));
+    }
   }
 
   /**
@@ -114,9 +127,12 @@ export class NetworkJoiner {
   async joinAll(nics: readonly EmulatedNic[]): Promise<Joint[]> {
     const joined: Joint[] = [];
     try {
-      const candidates = await this.#candidates();
+      this.prepare(nics);
+      const links = await this.#route.links();
+      const candidates = this.#candidates(links);
       const pairs = nics.map((nic) => ({ nic, front: matchNic(nic, candidates) }));
-      for (const { nic, front } of pairs) joined.push(await this.#join(nic, front));
+      for (const { nic, front } of pairs)
+        joined.push(await this.#join(nic, front, await this.#tapOf(nic, front, links)));
     } catch (error) {
       await Promise.all(joined.map((joint) => joint.tearDown()));
       this.#dropPrepared();
@@ -132,12 +148,11 @@ export class NetworkJoiner {
     this.#route.close();
   }
 
-  async #candidates(): Promise<Candidate[]> {
+  #candidates(links: readonly Link[]): Candidate[] {
     const taken = new Set([...this.#joints].map((joint) => joint.front.index));
-    const links = await this.#route.links();
     return links
       .filter((link) => isCandidate(link) && !taken.has(link.index))
-      .map((link) => ({ link, nodename: this.#nodename(link) }));
+      .map((link) => ({ link, nodename: () => this.#nodename(link) }));
   }
 
   /** What sysfs calls the xenbus device behind `link`: `device/vif/N`. */
@@ -151,22 +166,26 @@ export class NetworkJoiner {
     }
   }
 
-  async #join(nic: EmulatedNic, front: Link): Promise<Joint> {
-    const prepared = this.#prepared.get(nic.devid);
-    this.#prepared.delete(nic.devid);
-    const { tap, descriptor } = prepared ?? (await this.#tap(`tap${nic.devid}`, front));
+  async #join(nic: EmulatedNic, front: Link, { tap, descriptor }: TapQueue): Promise<Joint> {
     // From here on the joint looks after itself, also when an interface goes away half-way through.
     const undo: Step[] = [];
     const joint = this.#watched(nic, front, tap, descriptor, undo);
     try {
-      for (const link of [tap, front]) await this.#silence(link, front.mtu);
-      if (this.#kind === "tc") await this.#redirect(tap, front, undo);
-      else if (this.#kind === "bridge") await this.#bridge(nic, tap, front, undo);
-      else await this.#passThrough(tap, undo);
-      for (const link of [tap, front]) {
-        undo.push(() => this.#route.change(link, { up: false }));
-        await this.#route.change(link, { up: true });
+      const links = [tap, front];
+      const silence = links.map((link) => this.#silence(link, front.mtu));
+      if (this.#kind === "tc") await this.#carryOut([...silence, ...this.#redirections(tap, front)], undo);
+      else {
+        await this.#carryOut(silence, undo);
+        if (this.#kind === "bridge") await this.#bridge(nic, tap, front, undo);
+        else await this.#passThrough(tap, undo);
       }
+      await this.#carryOut(
+        links.map((link) => ({
+          request: changing(link, { up: true }),
+          undo: () => this.#route.change(link, { up: false }),
+        })),
+        undo,
+      );
       if (!this.#joints.has(joint))
         throw new RouteError(`join ${tap.name} to ${front.name}`, "ENODEV", undefined);
     } catch (error) {
@@ -189,8 +208,18 @@ export class NetworkJoiner {
     return joint;
   }
 
-  async #tap(name: string, front: Link): Promise<TapQueue> {
-    if (this.#kind !== "macvtap") return this.#newTap(name);
+  async #tapOf(nic: EmulatedNic, front: Link, links: readonly Link[]): Promise<TapQueue> {
+    const name = tapName(nic.devid);
+    if (this.#kind === "macvtap") return this.#newMacvtap(name, front);
+    const tap = links.find((link) => link.name === name);
+    const descriptor = this.#prepared.get(name);
+    if (tap === undefined || descriptor === undefined)
+      throw new RouteError(`look up ${name}`, "ENODEV", undefined);
+    this.#prepared.delete(name);
+    return { tap, descriptor };
+  }
+
+  async #newMacvtap(name: string, front: Link): Promise<TapQueue> {
     const tap = await this.#route.createMacvtap(name, front);
     try {
       // QEMU asks such a queue for its header's kind, and takes the headers off itself.
@@ -203,19 +232,8 @@ export class NetworkJoiner {
   }
 
   #dropPrepared(): void {
-    for (const { descriptor } of this.#prepared.values()) this.#platform.descriptors.close(descriptor);
+    for (const descriptor of this.#prepared.values()) this.#platform.descriptors.close(descriptor);
     this.#prepared.clear();
-  }
-
-  async #newTap(name: string): Promise<TapQueue> {
-    const { descriptors, sockets } = this.#platform;
-    const descriptor = sockets.openTap(name, false);
-    try {
-      return { tap: await this.#route.link(name), descriptor };
-    } catch (error) {
-      descriptors.close(descriptor);
-      throw error;
-    }
   }
 
   /** The joint as an object, torn down when either interface goes away. */
@@ -267,22 +285,28 @@ export class NetworkJoiner {
     return joint;
   }
 
+  /** Carries all of `steps` out and notes how to undo what was done; then throws the first refusal. */
+  async #carryOut(steps: readonly Doing[], undo: Step[]): Promise<void> {
+    const outcomes = await this.#route.carryOut(steps.map(({ request }) => request));
+    for (const [n, step] of steps.entries())
+      if (step.undo !== undefined && outcomes[n] === undefined) undo.push(step.undo);
+    const refused = outcomes.find((outcome) => outcome !== undefined);
+    if (refused !== undefined) throw refused;
+  }
+
   /** While `link` is down: takes from it what would make the stub domain speak on it, sets its sizes. */
-  async #silence(link: Link, mtu: number): Promise<void> {
+  #silence(link: Link, mtu: number): Doing {
     // Our kernel has no IPv6; another one would announce itself on every interface that comes up.
     const noIpv6 = `/proc/sys/net/ipv6/conf/${link.name}/disable_ipv6`;
     if (this.#platform.files.exists(noIpv6)) this.#platform.files.writeFile(noIpv6, "1");
-    await this.#route.change(link, { up: false, arp: false, mtu, transmitQueue: QUEUE });
+    return { request: changing(link, { up: false, arp: false, mtu, transmitQueue: QUEUE }) };
   }
 
-  async #redirect(tap: Link, front: Link, undo: Step[]): Promise<void> {
-    for (const [from, to] of [
-      [tap, front],
-      [front, tap],
-    ] as const) {
-      await this.#route.redirect(from, to);
-      undo.push(() => this.#route.endRedirect(from));
-    }
+  #redirections(tap: Link, front: Link): Doing[] {
+    return [[tap, front] as const, [front, tap] as const].flatMap(([from, to]) => {
+      const [place, filter] = redirecting(from, to);
+      return [{ request: place, undo: () => this.#route.endRedirect(from) }, { request: filter }];
+    });
   }
 
   async #passThrough(tap: Link, undo: Step[]): Promise<void> {
@@ -294,7 +318,7 @@ export class NetworkJoiner {
   async #bridge(nic: EmulatedNic, tap: Link, front: Link, undo: Step[]): Promise<void> {
     const bridge = await this.#route.createBridge(`br${nic.devid}`);
     undo.push(() => this.#route.deleteLink(bridge));
-    await this.#silence(bridge, front.mtu);
+    await this.#carryOut([this.#silence(bridge, front.mtu)], undo);
     // A bridge keeps for itself what is sent to the address of one of its ports, and netfront's is the guest's.
     undo.push(() => this.#route.change(front, { address: front.mac }));
     for (const port of [tap, front])

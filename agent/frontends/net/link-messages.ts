@@ -8,20 +8,15 @@
  *     +--------+-----+-------+--------+--------+--------+------------ - - -
  *       u8       u8    u16     s32      u32      u32: which flags a request sets
  */
-import { concatBytes } from "../../bytes/bytes.ts";
 import { encodeText } from "../../bytes/text.ts";
 import {
-  attribute,
   decodeAttributes,
   NetlinkFormatError,
   type NetlinkMessage,
+  Payload,
   readText,
   readU32,
-  u8,
-  u16,
-  u32,
-  words,
-  zeroTerminated,
+  typesAsBits,
 } from "./netlink.ts";
 
 export const RTM_NEWLINK = 16;
@@ -94,34 +89,30 @@ export interface LinkChange {
   readonly master?: number;
 }
 
-function header(index: number, flags = 0, change = 0): Uint8Array {
-  return words(AF_UNSPEC, index, flags, change);
+function about(index: number, flags = 0, change = 0): Payload {
+  return new Payload(AF_UNSPEC, index, flags, change);
 }
 
-function nameAttribute(name: string): Uint8Array {
+function checkName(name: string): string {
   if (!/^[!-.0-9;-~]{1,15}$/.test(name))
     throw new NetlinkFormatError(
       `interface name ${JSON.stringify(name)}: 1 to ${NAME_MAX} printing characters`,
     );
-  return attribute(IFLA_IFNAME, zeroTerminated(name));
+  return name;
 }
 
 /** RTM_GETLINK of every interface. */
-export function listLinks(): Uint8Array {
-  return concatBytes([header(0), attribute(IFLA_EXT_MASK, u32(RTEXT_FILTER_SKIP_STATS))]);
+export function listLinks(): Payload {
+  return about(0).number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
 }
 
 /** RTM_GETLINK of one interface. */
-export function findLink(name: string): Uint8Array {
-  return concatBytes([
-    header(0),
-    attribute(IFLA_EXT_MASK, u32(RTEXT_FILTER_SKIP_STATS)),
-    nameAttribute(name),
-  ]);
+export function findLink(name: string): Payload {
+  return listLinks().text(IFLA_IFNAME, checkName(name));
 }
 
 /** RTM_NEWLINK for an interface that is there already. */
-export function changeLink(index: number, change: LinkChange): Uint8Array {
+export function changeLink(index: number, change: LinkChange): Payload {
   let flags = 0;
   let changed = 0;
   if (change.up !== undefined) {
@@ -136,58 +127,59 @@ export function changeLink(index: number, change: LinkChange): Uint8Array {
     changed |= IFF_ALLMULTI;
     if (change.allMulticast) flags |= IFF_ALLMULTI;
   }
-  const parts = [header(index, flags, changed)];
-  if (change.address !== undefined) parts.push(attribute(IFLA_ADDRESS, macBytes(change.address)));
-  if (change.mtu !== undefined) parts.push(attribute(IFLA_MTU, u32(change.mtu)));
-  if (change.transmitQueue !== undefined) parts.push(attribute(IFLA_TXQLEN, u32(change.transmitQueue)));
-  if (change.master !== undefined) parts.push(attribute(IFLA_MASTER, u32(change.master)));
-  return concatBytes(parts);
+  const payload = about(index, flags, changed);
+  if (change.address !== undefined) payload.octets(IFLA_ADDRESS, macBytes(change.address));
+  if (change.mtu !== undefined) payload.number(IFLA_MTU, change.mtu);
+  if (change.transmitQueue !== undefined) payload.number(IFLA_TXQLEN, change.transmitQueue);
+  if (change.master !== undefined) payload.number(IFLA_MASTER, change.master);
+  return payload;
 }
 
 /**
  * RTM_NEWLINK for a bridge that is as near to a wire as a bridge gets: no spanning tree, no learning delay,
  * no address table (an age of 0 floods, which with two ports is the other port), no multicast snooping.
  */
-export function newBridge(name: string): Uint8Array {
-  return concatBytes([
-    header(0),
-    nameAttribute(name),
-    attribute(
-      IFLA_LINKINFO,
-      attribute(IFLA_INFO_KIND, encodeText("bridge")),
-      attribute(
-        IFLA_INFO_DATA,
-        attribute(IFLA_BR_FORWARD_DELAY, u32(0)),
-        attribute(IFLA_BR_AGEING_TIME, u32(0)),
-        attribute(IFLA_BR_STP_STATE, u32(0)),
-        attribute(IFLA_BR_GROUP_FWD_MASK, u16(FORWARDED_GROUPS)),
-        attribute(IFLA_BR_MCAST_SNOOPING, u8(0)),
-      ),
-    ),
-  ]);
+export function newBridge(name: string): Payload {
+  return newLink(name, "bridge", (bridge) =>
+    bridge
+      .number(IFLA_BR_FORWARD_DELAY, 0)
+      .number(IFLA_BR_AGEING_TIME, 0)
+      .number(IFLA_BR_STP_STATE, 0)
+      .octets(IFLA_BR_GROUP_FWD_MASK, [FORWARDED_GROUPS & 0xff, FORWARDED_GROUPS >> 8])
+      .octets(IFLA_BR_MCAST_SNOOPING, [0]),
+  );
 }
 
 /** RTM_NEWLINK for a TAP that is one with the interface of index `lower`: what comes in there is read here. */
-export function newMacvtap(name: string, lower: number): Uint8Array {
-  return concatBytes([
-    header(0),
-    nameAttribute(name),
-    attribute(IFLA_LINK, u32(lower)),
-    attribute(
-      IFLA_LINKINFO,
-      attribute(IFLA_INFO_KIND, encodeText("macvtap")),
-      attribute(IFLA_INFO_DATA, attribute(IFLA_MACVLAN_MODE, u32(MACVLAN_MODE_PASSTHRU))),
-    ),
-  ]);
+export function newMacvtap(name: string, lower: number): Payload {
+  return newLink(
+    name,
+    "macvtap",
+    (macvtap) => macvtap.number(IFLA_MACVLAN_MODE, MACVLAN_MODE_PASSTHRU),
+    (link) => link.number(IFLA_LINK, lower),
+  );
+}
+
+function newLink(
+  name: string,
+  kind: string,
+  data: (inside: Payload) => void,
+  more: (link: Payload) => void = () => {},
+): Payload {
+  const link = about(0).text(IFLA_IFNAME, checkName(name));
+  more(link);
+  return link.nest(IFLA_LINKINFO, (information) =>
+    information.octets(IFLA_INFO_KIND, encodeText(kind)).nest(IFLA_INFO_DATA, data),
+  );
 }
 
 /** RTM_DELLINK. */
-export function deleteLink(index: number): Uint8Array {
-  return header(index);
+export function deleteLink(index: number): Payload {
+  return about(index);
 }
 
 /** What {@link decodeLink} reads. */
-const readOfLink = [IFLA_IFNAME, IFLA_MTU, IFLA_ADDRESS, IFLA_LINKINFO, IFLA_MASTER];
+const readOfLink = typesAsBits(IFLA_IFNAME, IFLA_MTU, IFLA_ADDRESS, IFLA_LINKINFO, IFLA_MASTER);
 
 /** The interface that an RTM_NEWLINK or RTM_DELLINK message is about. */
 export function decodeLink(message: NetlinkMessage): Link {

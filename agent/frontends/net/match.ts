@@ -18,8 +18,8 @@ export interface EmulatedNic {
 /** An interface of the stub domain that may be a NIC's other side. */
 export interface Candidate {
   readonly link: Link;
-  /** xenstore path of the frontend (`device/vif/N`), `undefined` when sysfs names none. */
-  readonly nodename: string | undefined;
+  /** xenstore path of the frontend (`device/vif/N`), `undefined` when sysfs names none; rarely asked for. */
+  nodename(): string | undefined;
 }
 
 /** No interface belongs to the NIC, or more than one does. */
@@ -31,7 +31,7 @@ export class NoMatchError extends Error {
     candidates: readonly Candidate[],
   ) {
     const present = candidates.map(
-      ({ link, nodename }) => `${link.name} ${link.mac} ${nodename ?? "no xenbus node"}`,
+      ({ link, nodename }) => `${link.name} ${link.mac} ${nodename() ?? "no xenbus node"}`,
     );
     super(
       `NIC ${nic.devid} with MAC ${nic.mac}: ${why}; there ${present.length === 0 ? "is no interface" : `are ${present.join(", ")}`}. ` +
@@ -55,7 +55,7 @@ export function matchNic(nic: EmulatedNic, candidates: readonly Candidate[]): Li
   const [only] = sameMac;
   if (only === undefined) throw new NoMatchError(nic, "no interface has that MAC", candidates);
   if (sameMac.length === 1) return only.link;
-  const [sameNode, ...others] = sameMac.filter(({ nodename }) => nodename === `device/vif/${nic.devid}`);
+  const [sameNode, ...others] = sameMac.filter(({ nodename }) => nodename() === `device/vif/${nic.devid}`);
   if (sameNode === undefined || others.length > 0)
     throw new NoMatchError(
       nic,

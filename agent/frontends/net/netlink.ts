@@ -62,7 +62,17 @@ export class NetlinkFormatError extends Error {
   }
 }
 
-/** One message. `payload` is a view into the datagram that it was decoded from. */
+/**
+ * What we send, as 32-bit words in the byte order of the machine: each part of a message begins at one, and a list of
+ * numbers costs less than an array of bytes for each part.
+ */
+export type Words = readonly number[];
+
+export interface OutgoingMessage extends Omit<NetlinkMessage, "payload"> {
+  readonly payload: Payload;
+}
+
+/** One message that came. `payload` is a view into the datagram that it was decoded from. */
 export interface NetlinkMessage {
   readonly type: number;
   readonly flags: number;
@@ -90,13 +100,24 @@ function padded(length: number): number {
   return (length + 3) & ~3;
 }
 
-/** The message as a datagram of its own. The port is left 0: the kernel knows who asks. */
-export function encodeMessage(message: NetlinkMessage): Uint8Array {
-  const length = MESSAGE_HEADER + message.payload.length;
-  const bytes = new Uint8Array(padded(length));
-  bytes.set(words(length, message.type | (message.flags << 16), message.sequence));
-  bytes.set(message.payload, MESSAGE_HEADER);
-  return bytes;
+/**
+ * Messages as one datagram, which the kernel works through in their order. The port is left 0: the kernel knows who
+ * asks.
+ */
+export function encodeMessages(messages: readonly OutgoingMessage[]): Uint8Array {
+  let length = 0;
+  for (const { payload } of messages) length += MESSAGE_HEADER / 4 + payload.words.length;
+  const all = new Uint32Array(length);
+  let at = 0;
+  for (const { type, flags, sequence, payload } of messages) {
+    const { words } = payload;
+    all[at++] = MESSAGE_HEADER + 4 * words.length;
+    all[at++] = type | (flags << 16);
+    all[at++] = sequence;
+    all[at++] = 0;
+    for (let n = 0; n < words.length; n++) all[at++] = words[n] as number;
+  }
+  return new Uint8Array(all.buffer);
 }
 
 /**
@@ -124,68 +145,92 @@ export function decodeMessages(datagram: Uint8Array): NetlinkMessage[] {
   return messages;
 }
 
-/** One attribute with its padding; `value` in several parts, so that attributes nest by being listed. */
-export function attribute(type: number, ...value: readonly Uint8Array[]): Uint8Array {
-  let length = ATTRIBUTE_HEADER;
-  for (const part of value) length += part.length;
-  if (length > ATTRIBUTE_LENGTH_MAX)
-    throw new NetlinkFormatError(`attribute ${type} would be ${length} bytes, at most 65535 fit`);
-  const bytes = new Uint8Array(padded(length));
-  bytes[0] = length;
-  bytes[1] = length >> 8;
-  bytes[2] = type;
-  bytes[3] = type >> 8;
-  let offset = ATTRIBUTE_HEADER;
-  for (const part of value) {
-    bytes.set(part, offset);
-    offset += part.length;
+/**
+ * A payload as it is put together: its header's words, then attributes. One list that grows, for a boot waits for it:
+ * lists in lists would be copied number by number, once for each level.
+ */
+export class Payload {
+  readonly words: number[];
+
+  constructor(...header: Words) {
+    this.words = header as number[];
   }
-  return bytes;
+
+  number(type: number, value: number): this {
+    this.words.push(attributeHeader(type, ATTRIBUTE_HEADER + 4), value);
+    return this;
+  }
+
+  /** Any bytes, with their padding. */
+  octets(type: number, value: ArrayLike<number>): this {
+    const { words } = this;
+    const { length } = value;
+    let word = attributeHeader(type, ATTRIBUTE_HEADER + length);
+    for (let n = 0; n < length; n++) {
+      if ((n & 3) === 0) {
+        words.push(word);
+        word = 0;
+      }
+      word |= (value[n] as number) << (8 * (n & 3));
+    }
+    words.push(word);
+    return this;
+  }
+
+  /** With the NUL that NLA_STRING attributes end in. */
+  text(type: number, value: string): this {
+    return this.octets(type, encodeText(`${value}\0`));
+  }
+
+  /** An attribute of whole words, or of what `fill` puts there. */
+  nest(type: number, fill: Words | ((inside: this) => void)): this {
+    const { words } = this;
+    const at = words.length;
+    words.push(0);
+    if (typeof fill === "function") fill(this);
+    else for (let n = 0; n < fill.length; n++) words.push(fill[n] as number);
+    words[at] = attributeHeader(type, 4 * (words.length - at));
+    return this;
+  }
 }
 
-/** @param wanted the types that somebody reads, of dozens in a message about a link; all of them without it */
-export function decodeAttributes(bytes: Uint8Array, wanted?: readonly number[]): Attributes {
+function attributeHeader(type: number, length: number): number {
+  if (length > ATTRIBUTE_LENGTH_MAX)
+    throw new NetlinkFormatError(`attribute ${type} would be ${length} bytes, at most 65535 fit`);
+  return length | (type << 16);
+}
+
+/** Attribute types below 32 as the bits of a number. */
+export function typesAsBits(...types: readonly number[]): number {
+  return types.reduce((bits, type) => bits | (1 << type), 0);
+}
+
+/** @param wanted {@link typesAsBits} of those that somebody reads, of dozens in a message about a link; else all */
+export function decodeAttributes(bytes: Uint8Array, wanted?: number): Attributes {
   const attributes = new Map<number, Uint8Array>();
-  const u16At = (at: number) => (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8);
-  for (let offset = 0; offset < bytes.length; ) {
-    const rest = bytes.length - offset;
+  const { length: end } = bytes;
+  // A boot waits for this: one look at an attribute that nobody reads.
+  const words = wordsOf(bytes);
+  for (let offset = 0; offset < end; ) {
+    const rest = end - offset;
     if (rest < ATTRIBUTE_HEADER)
       throw new NetlinkFormatError(`attribute header at byte ${offset} is cut: ${rest} of 4 bytes`);
-    const length = u16At(offset);
-    const type = u16At(offset + 2) & ATTRIBUTE_TYPE;
+    const head = words[offset >> 2] as number;
+    const length = head & 0xffff;
+    const type = (head >>> 16) & ATTRIBUTE_TYPE;
     if (length < ATTRIBUTE_HEADER || length > rest)
       throw new NetlinkFormatError(`attribute ${type} claims ${length} bytes, ${rest} are there`);
-    if (wanted === undefined || wanted.includes(type))
+    if (wanted === undefined || (type < 32 && (wanted & (1 << type)) !== 0))
       attributes.set(type, bytes.subarray(offset + ATTRIBUTE_HEADER, offset + length));
-    offset += padded(length);
+    offset += (length + 3) & ~3;
   }
   return attributes;
 }
 
-export function u8(value: number): Uint8Array {
-  return Uint8Array.of(value);
-}
-
-export function u16(value: number): Uint8Array {
-  const bytes = new Uint8Array(2);
-  viewOf(bytes).setUint16(0, value, true);
-  return bytes;
-}
-
-export function u32(value: number): Uint8Array {
-  return words(value);
-}
-
-/** 32-bit words, of which the header of every kind of message consists. */
-export function words(...values: readonly number[]): Uint8Array {
-  const numbers = new Uint32Array(values.length);
-  for (let n = 0; n < values.length; n++) numbers[n] = values[n] ?? 0;
-  return new Uint8Array(numbers.buffer);
-}
-
-/** `text` with the NUL that NLA_STRING attributes end in. */
-export function zeroTerminated(text: string): Uint8Array {
-  return encodeText(`${text}\0`);
+/** The whole words of `bytes`, in place where they lie at words, as they do in all that the kernel sends. */
+function wordsOf(bytes: Uint8Array): Uint32Array {
+  const { buffer, byteOffset, length } = (bytes.byteOffset & 3) === 0 ? bytes : bytes.slice();
+  return new Uint32Array(buffer, byteOffset, length >> 2);
 }
 
 /** The number in attribute `type`, `undefined` when it is not there; throws when it is not 4 bytes. */

@@ -22,7 +22,7 @@ import {
 import {
   decodeMessages,
   decodeResult,
-  encodeMessage,
+  encodeMessages,
   NetlinkFormatError,
   type NetlinkMessage,
   NLM_F_ACK,
@@ -34,6 +34,7 @@ import {
   NLMSG_DONE,
   NLMSG_ERROR,
   NLMSG_NOOP,
+  type Payload,
 } from "./netlink.ts";
 import {
   deleteIngress,
@@ -70,24 +71,57 @@ export class RouteError extends Error {
   }
 }
 
-interface Request {
+/** Something for the kernel to do. */
+export interface Request {
   /** What is asked, for the error: `set eth0 up`. */
   readonly action: () => string;
   readonly type: number;
   readonly flags: number;
-  readonly payload: Uint8Array;
+  readonly payload: Payload;
 }
 
+/** What became of one of several requests. */
+export type Outcome = RouteError | undefined;
+
+/** Requests of one datagram, which the kernel works through in their order; the last one's end is that of all. */
 interface Pending {
-  readonly action: () => string;
+  readonly requests: readonly Request[];
+  /** The sequence number of the first; the others follow it. */
+  readonly first: number;
+  /** Of those that failed, by their place; the last one's always comes at the end. */
+  readonly outcomes: Outcome[];
   readonly answers: NetlinkMessage[];
   timer: Timer | undefined;
-  resolve(answers: NetlinkMessage[]): void;
+  resolve(ended: Pending): void;
   reject(error: Error): void;
 }
 
 /** What requests about an interface need to know of it: its index, and its name for the error. */
 export type LinkName = Pick<Link, "index" | "name">;
+
+/** To set something of an interface that is there. */
+export function changing(link: LinkName, change: LinkChange): Request {
+  const what = () => Object.entries(change).map(([key, value]) => `${key}=${value}`);
+  return {
+    action: () => `set ${link.name} ${what().join(" ")}`,
+    type: RTM_NEWLINK,
+    flags: 0,
+    payload: changeLink(link.index, change),
+  };
+}
+
+/**
+ * First the place for filters on `from`, which {@link RouteClient.endRedirect} takes back; then the filter: from
+ * then on each frame that comes in there leaves by `to` and is seen by nobody else.
+ */
+export function redirecting(from: LinkName, to: LinkName): readonly [Request, Request] {
+  const action = () => `redirect ${from.name} to ${to.name}`;
+  const flags = NLM_F_CREATE | NLM_F_EXCL;
+  return [
+    { action, type: RTM_NEWQDISC, flags, payload: newIngress(from.index) },
+    { action, type: RTM_NEWTFILTER, flags, payload: newRedirect(from.index, to.index, []) },
+  ];
+}
 
 export class RouteClient {
   readonly #platform: RoutePlatform;
@@ -117,20 +151,23 @@ export class RouteClient {
 
   async link(name: string): Promise<Link> {
     const action = () => `look up ${name}`;
-    const answers = await this.#ask({ action, type: RTM_GETLINK, flags: NLM_F_ACK, payload: findLink(name) });
+    const answers = await this.#ask({ action, type: RTM_GETLINK, flags: 0, payload: findLink(name) });
     const answer = answers.find(({ type }) => type === RTM_NEWLINK);
     if (answer === undefined) throw new NetlinkFormatError(`answer to "${action()}" describes no interface`);
     return decodeLink(answer);
   }
 
   async change(link: LinkName, change: LinkChange): Promise<void> {
-    const what = () => Object.entries(change).map(([key, value]) => `${key}=${value}`);
-    await this.#ask({
-      action: () => `set ${link.name} ${what().join(" ")}`,
-      type: RTM_NEWLINK,
-      flags: NLM_F_ACK,
-      payload: changeLink(link.index, change),
-    });
+    await this.#ask(changing(link, change));
+  }
+
+  /**
+   * Carries all of `requests` out, in their order, each whatever became of those before it. Gives what became of each.
+   * For one trip to the kernel and one answer in place of many: the stub domain's guest waits for them.
+   */
+  async carryOut(requests: readonly Request[]): Promise<readonly Outcome[]> {
+    const { outcomes } = await this.#send(requests);
+    return requests.map((_, n) => outcomes[n]);
   }
 
   /** Creates a bridge and leaves it down; fails with EEXIST when the name is taken. */
@@ -138,7 +175,7 @@ export class RouteClient {
     await this.#ask({
       action: () => `create bridge ${name}`,
       type: RTM_NEWLINK,
-      flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+      flags: NLM_F_CREATE | NLM_F_EXCL,
       payload: newBridge(name),
     });
     return this.link(name);
@@ -149,7 +186,7 @@ export class RouteClient {
     await this.#ask({
       action: () => `create macvtap ${name} on ${lower.name}`,
       type: RTM_NEWLINK,
-      flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+      flags: NLM_F_CREATE | NLM_F_EXCL,
       payload: newMacvtap(name, lower.index),
     });
     return this.link(name);
@@ -159,35 +196,17 @@ export class RouteClient {
     await this.#ask({
       action: () => `delete ${link.name}`,
       type: RTM_DELLINK,
-      flags: NLM_F_ACK,
+      flags: 0,
       payload: deleteLink(link.index),
     });
   }
 
-  /** From now on each frame that comes in on `from` leaves by `to` and is seen by nobody else. */
-  async redirect(from: LinkName, to: LinkName): Promise<void> {
-    const action = () => `redirect ${from.name} to ${to.name}`;
-    const flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    await this.#ask({ action, type: RTM_NEWQDISC, flags, payload: newIngress(from.index) });
-    try {
-      await this.#ask({
-        action,
-        type: RTM_NEWTFILTER,
-        flags,
-        payload: newRedirect(from.index, to.index, []),
-      });
-    } catch (error) {
-      await this.endRedirect(from).catch(() => {});
-      throw error;
-    }
-  }
-
-  /** Undoes {@link redirect}. */
+  /** Undoes {@link redirecting}. */
   async endRedirect(from: LinkName): Promise<void> {
     await this.#ask({
       action: () => `end redirection of ${from.name}`,
       type: RTM_DELQDISC,
-      flags: NLM_F_ACK,
+      flags: 0,
       payload: deleteIngress(from.index),
     });
   }
@@ -212,33 +231,54 @@ export class RouteClient {
     this.#platform.descriptors.onReadable(this.#fd, null);
     this.#platform.descriptors.close(this.#fd);
     this.#removalHandlers.clear();
-    this.#failAll((pending) => new RouteError(pending.action(), "EPIPE", "the netlink socket was closed"));
+    this.#failAll(({ action }) => closed(action));
   }
 
-  #ask({ action, type, flags, payload }: Request): Promise<NetlinkMessage[]> {
+  async #ask(request: Request): Promise<NetlinkMessage[]> {
+    const { outcomes, answers } = await this.#send([request]);
+    if (outcomes[0] !== undefined) throw outcomes[0];
+    return answers;
+  }
+
+  #send(requests: readonly Request[]): Promise<Pending> {
     return new Promise((resolve, reject) => {
-      if (this.#closed) throw new RouteError(action(), "EPIPE", "the netlink socket was closed");
+      const last = requests.length - 1;
+      const { action } = requests[last] as Request;
+      if (this.#closed) throw closed(action);
       // 0 marks notifications; 32 bits are the kernel's.
-      this.#sequence = (this.#sequence % 0xffffffff) + 1;
-      const sequence = this.#sequence;
-      const request = encodeMessage({ type, flags: flags | NLM_F_REQUEST, sequence, payload });
-      const pending: Pending = { action, answers: [], timer: undefined, resolve, reject };
-      this.#pending.set(sequence, pending);
+      if (this.#sequence > 0xffffffff - requests.length) this.#sequence = 0;
+      const first = this.#sequence + 1;
+      this.#sequence += requests.length;
+      const pending: Pending = {
+        ...{ requests, first, outcomes: [], answers: [], timer: undefined },
+        ...{ resolve, reject },
+      };
+      // Only the last is acknowledged: the others' refusals come without being asked for.
+      const messages = requests.map(({ type, flags, payload }, n) => {
+        this.#pending.set(first + n, pending);
+        const acknowledged = n === last && flags !== NLM_F_DUMP ? NLM_F_ACK : 0;
+        return { type, flags: flags | NLM_F_REQUEST | acknowledged, sequence: first + n, payload };
+      });
       try {
-        const written = this.#platform.descriptors.write(this.#fd, request);
+        const written = this.#platform.descriptors.write(this.#fd, encodeMessages(messages));
         if (written === null) throw new RouteError(action(), "EAGAIN", "the netlink socket takes no request");
       } catch (error) {
-        this.#pending.delete(sequence);
+        this.#forget(pending);
         throw error instanceof SystemError ? new RouteError(action(), error.code, error.message) : error;
       }
       // The kernel works inside write(2), so that the answer is nearly always there by now. What is behind it can wait.
-      this.#receive(sequence);
-      if (!this.#pending.has(sequence)) return;
+      this.#receive(first + last);
+      if (!this.#pending.has(first + last)) return;
       pending.timer = this.#platform.clock.setTimer(DEADLINE, () => {
-        this.#pending.delete(sequence);
+        this.#forget(pending);
         reject(new RouteError(action(), "ETIMEDOUT", `no answer from the kernel within ${DEADLINE} ms`));
       });
     });
+  }
+
+  #forget({ requests, first, timer }: Pending): void {
+    timer?.cancel();
+    for (let n = 0; n < requests.length; n++) this.#pending.delete(first + n);
   }
 
   /** All there is, or what there is up to the answer to one request. */
@@ -253,7 +293,7 @@ export class RouteClient {
       }
     } catch (error) {
       if (error instanceof SystemError && error.code === "ENOBUFS") this.#checkRemovals();
-      else this.#failAll((pending) => new RouteError(pending.action(), "EPROTO", String(error)));
+      else this.#failAll(({ action }) => new RouteError(action(), "EPROTO", String(error)));
     }
   }
 
@@ -270,11 +310,13 @@ export class RouteClient {
       pending.answers.push(message);
       return;
     }
-    this.#pending.delete(message.sequence);
-    pending.timer?.cancel();
+    const n = message.sequence - pending.first;
     const { errno, text } = decodeResult(message);
-    if (errno === 0) pending.resolve(pending.answers);
-    else pending.reject(new RouteError(pending.action(), errnoName(errno), text));
+    if (errno !== 0)
+      pending.outcomes[n] = new RouteError(pending.requests[n]?.action() ?? "", errnoName(errno), text);
+    if (n < pending.requests.length - 1) return;
+    this.#forget(pending);
+    pending.resolve(pending);
   }
 
   #announceRemoval(index: number): void {
@@ -299,12 +341,14 @@ export class RouteClient {
     );
   }
 
-  #failAll(errorOf: (pending: Pending) => Error): void {
-    const all = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const pending of all) {
-      pending.timer?.cancel();
-      pending.reject(errorOf(pending));
+  #failAll(errorOf: (last: Request) => Error): void {
+    for (const pending of new Set(this.#pending.values())) {
+      this.#forget(pending);
+      pending.reject(errorOf(pending.requests.at(-1) as Request));
     }
   }
+}
+
+function closed(action: () => string): RouteError {
+  return new RouteError(action(), "EPIPE", "the netlink socket was closed");
 }

@@ -19,8 +19,7 @@
  *             PARMS  tc_mirred
  *       SEL  tc_u32_sel
  */
-import { concatBytes } from "../../bytes/bytes.ts";
-import { attribute, NLA_F_NESTED, u32, words, zeroTerminated } from "./netlink.ts";
+import { NLA_F_NESTED, Payload, type Words } from "./netlink.ts";
 
 export const RTM_NEWQDISC = 36;
 export const RTM_DELQDISC = 37;
@@ -54,20 +53,17 @@ export interface U32Key {
   readonly offset: number;
 }
 
-function header(index: number, handle: number, parent: number, info: number): Uint8Array {
-  return words(0, index, handle, parent, info);
+function about(index: number, handle: number, parent: number, info: number): Payload {
+  return new Payload(0, index, handle, parent, info);
 }
 
 /** RTM_NEWQDISC: the place on interface `index` where filters see each frame as it comes in. */
-export function newIngress(index: number): Uint8Array {
-  return concatBytes([
-    header(index, INGRESS_HANDLE, TC_H_INGRESS, 0),
-    attribute(TCA_KIND, zeroTerminated("ingress")),
-  ]);
+export function newIngress(index: number): Payload {
+  return about(index, INGRESS_HANDLE, TC_H_INGRESS, 0).text(TCA_KIND, "ingress");
 }
 
 /** RTM_DELQDISC: removes that place, and with it every filter there. */
-export function deleteIngress(index: number): Uint8Array {
+export function deleteIngress(index: number): Payload {
   return newIngress(index);
 }
 
@@ -79,23 +75,20 @@ export function deleteIngress(index: number): Uint8Array {
  * would say the same; u32 is in nearly every kernel that has a classifier at all, so that tests on
  * any machine exercise the very filter of the stub domain.)
  */
-export function newRedirect(from: number, to: number, keys: readonly U32Key[]): Uint8Array {
-  return concatBytes([
-    header(from, 0, INGRESS_HANDLE, (PRIORITY << 16) | ETH_P_ALL_BIG_ENDIAN),
-    attribute(TCA_KIND, zeroTerminated("u32")),
-    attribute(
-      TCA_OPTIONS,
-      attribute(
-        TCA_U32_ACT,
-        attribute(
-          1,
-          attribute(TCA_ACT_KIND, zeroTerminated("mirred")),
-          attribute(TCA_ACT_OPTIONS | NLA_F_NESTED, attribute(TCA_MIRRED_PARMS, mirred(to))),
-        ),
-      ),
-      attribute(TCA_U32_SEL, selector(keys)),
-    ),
-  ]);
+export function newRedirect(from: number, to: number, keys: readonly U32Key[]): Payload {
+  return about(from, 0, INGRESS_HANDLE, (PRIORITY << 16) | ETH_P_ALL_BIG_ENDIAN)
+    .text(TCA_KIND, "u32")
+    .nest(TCA_OPTIONS, (options) =>
+      options
+        .nest(TCA_U32_ACT, (actions) =>
+          actions.nest(1, (action) =>
+            action
+              .text(TCA_ACT_KIND, "mirred")
+              .nest(TCA_ACT_OPTIONS | NLA_F_NESTED, (inside) => inside.nest(TCA_MIRRED_PARMS, mirred(to))),
+          ),
+        )
+        .nest(TCA_U32_SEL, selector(keys)),
+    );
 }
 
 /**
@@ -105,8 +98,8 @@ export function newRedirect(from: number, to: number, keys: readonly U32Key[]): 
  *     | index | capability | action | refcount | bindcount | egress | link  |
  *     +-------+------------+--------+----------+-----------+--------+-------+
  */
-function mirred(to: number): Uint8Array {
-  return words(0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to);
+function mirred(to: number): Words {
+  return [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to];
 }
 
 /**
@@ -116,12 +109,8 @@ function mirred(to: number): Uint8Array {
  *     | flags | shift | keys | pad | mask   | off | from | hash | mask  | mask | value | offset | offmask |
  *     +-------+-------+------+-----+--------+-----+------+------+-------+------+-------+--------+---------+
  */
-function selector(keys: readonly U32Key[]): Uint8Array {
-  const fixed = new Uint8Array(16);
-  fixed[0] = TC_U32_TERMINAL;
-  fixed[2] = keys.length;
-  return concatBytes([
-    fixed,
-    ...keys.flatMap(({ mask, value, offset }) => [u32(mask), u32(value), u32(offset), u32(0)]),
-  ]);
+function selector(keys: readonly U32Key[]): Words {
+  const words = [TC_U32_TERMINAL | (keys.length << 16), 0, 0, 0];
+  for (const { mask, value, offset } of keys) words.push(mask, value, offset, 0);
+  return words;
 }

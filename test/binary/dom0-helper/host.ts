@@ -19,7 +19,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { silentLogger } from "../../../agent/log/logger.ts";
-import type { Clock } from "../../../agent/platform/port.ts";
+import type { Clock, Timer } from "../../../agent/platform/port.ts";
 import { type BlockStore, DiskWriter, openDisk } from "../../../agent/savestate/disk.ts";
 import { HelperLink } from "../../../agent/savestate/helper-link.ts";
 import { answerNode, stateDevice } from "../../../agent/savestate/protocol.ts";
@@ -32,19 +32,52 @@ import { xxh64 } from "../../fakes/xxh64.ts";
 const program = "dist/stubdom";
 const device = stateDevice.number;
 
-export const realClock = clockOf(1);
+/** The machine's clock, which can be made to run faster: patience then ends sooner, that of timers too which run already. */
+class RealClock implements Clock {
+  readonly started = 0;
+  #speed = 1;
+  /** The time of this clock at a time of the machine's. */
+  #since = { own: 0, real: 0 };
+  readonly #timers = new Set<{ readonly due: number; readonly fire: () => void; handle: NodeJS.Timeout }>();
 
-function clockOf(speed: number): Clock {
-  return {
-    started: 0,
-    now: () => performance.now() * speed,
-    roughly: () => performance.now() * speed,
-    setTimer(milliseconds, fire) {
-      const timer = setTimeout(fire, milliseconds / speed);
-      return { cancel: () => clearTimeout(timer) };
-    },
-  };
+  now(): number {
+    const { own, real } = this.#since;
+    return own + (performance.now() - real) * this.#speed;
+  }
+
+  roughly(): number {
+    return this.now();
+  }
+
+  setTimer(milliseconds: number, fire: () => void): Timer {
+    const timer = {
+      due: this.now() + milliseconds,
+      fire: () => {
+        this.#timers.delete(timer);
+        fire();
+      },
+      handle: setTimeout(() => timer.fire(), milliseconds / this.#speed),
+    };
+    this.#timers.add(timer);
+    return {
+      cancel: () => {
+        clearTimeout(timer.handle);
+        this.#timers.delete(timer);
+      },
+    };
+  }
+
+  run(speed: number): void {
+    this.#since = { own: this.now(), real: performance.now() };
+    this.#speed = speed;
+    for (const timer of this.#timers) {
+      clearTimeout(timer.handle);
+      timer.handle = setTimeout(timer.fire, Math.max(0, timer.due - this.now()) / speed);
+    }
+  }
 }
+
+export const realClock: Clock = new RealClock();
 
 export async function until(what: () => boolean, of: string, milliseconds = 15_000): Promise<void> {
   const end = Date.now() + milliseconds;
@@ -267,6 +300,7 @@ export type ClientStep =
 
 /** The stub domain's side of a save, without QEMU: the agent's own link and writer over the real disk. */
 export class Stubdom {
+  readonly #clock = new RealClock();
   readonly #xenstore: XenstoreClient;
   readonly #link: HelperLink;
 
@@ -274,12 +308,14 @@ export class Stubdom {
     private readonly dom0: Dom0,
     readonly domid: number,
     readonly target: number,
-    /** How much less patient it is than in earnest: a helper that was killed is given up sooner. */
-    hurry = 1,
   ) {
-    const clock = clockOf(hurry);
-    this.#xenstore = new XenstoreClient(dom0.daemon.connect(domid), clock);
-    this.#link = new HelperLink(this.#xenstore, clock, silentLogger, domid, target);
+    this.#xenstore = new XenstoreClient(dom0.daemon.connect(domid), this.#clock);
+    this.#link = new HelperLink(this.#xenstore, this.#clock, silentLogger, domid, target);
+  }
+
+  /** From now on it is less patient than in earnest: a helper that was killed is given up sooner. */
+  hurry(): void {
+    this.#clock.run(16);
   }
 
   close(): void {

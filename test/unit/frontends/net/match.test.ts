@@ -22,7 +22,7 @@ function link(name: string, mac: string, more: Partial<Link> = {}): Link {
 }
 
 function candidate(name: string, mac: string, nodename?: string): Candidate {
-  return { link: link(name, mac), nodename };
+  return { link: link(name, mac), nodename: () => nodename };
 }
 
 describe("which netfront belongs to a NIC", () => {

@@ -15,11 +15,10 @@ import {
   removedLink,
 } from "../../../../agent/frontends/net/link-messages.ts";
 import {
-  attribute,
   decodeAttributes,
   decodeMessages,
   decodeResult,
-  encodeMessage,
+  encodeMessages,
   NetlinkFormatError,
   NLM_F_ACK,
   NLM_F_CREATE,
@@ -27,10 +26,9 @@ import {
   NLM_F_REQUEST,
   NLMSG_DONE,
   NLMSG_ERROR,
+  Payload,
   readU32,
-  u8,
-  u16,
-  u32,
+  typesAsBits,
 } from "../../../../agent/frontends/net/netlink.ts";
 import {
   deleteIngress,
@@ -63,6 +61,11 @@ function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("hex");
 }
 
+/** What the kernel would read. */
+function bytes(payload: Payload): Uint8Array {
+  return encodeMessages([{ type: 0, flags: 0, sequence: 0, payload }]).subarray(16);
+}
+
 /** The interfaces of scripts that `capture.ts` made, by the index the kernel gave them. */
 const ETH0 = 3;
 const ETH1 = 5;
@@ -72,7 +75,7 @@ const TAP0 = 6;
 describe("requests are byte for byte those of ip and tc", () => {
   const change = NLM_F_REQUEST | NLM_F_ACK;
   const create = change | NLM_F_CREATE | NLM_F_EXCL;
-  const requests: readonly (readonly [name: string, type: number, flags: number, payload: Uint8Array])[] = [
+  const requests: readonly (readonly [name: string, type: number, flags: number, payload: Payload])[] = [
     ["change link", RTM_NEWLINK, change, changeLink(ETH0, { arp: false, mtu: 1400, transmitQueue: 256 })],
     ["set address", RTM_NEWLINK, change, changeLink(ETH0, { address: "fe:ff:FF:ff:ff:ff" })],
     ["set up", RTM_NEWLINK, change, changeLink(ETH0, { up: true })],
@@ -88,7 +91,7 @@ describe("requests are byte for byte those of ip and tc", () => {
   it.each(requests)("%s", (name, type, flags, payload) => {
     const { sent } = golden(name);
     const sequence = new DataView(sent.buffer).getUint32(8, true);
-    expect(hex(encodeMessage({ type, flags, sequence, payload }))).toBe(hex(sent));
+    expect(hex(encodeMessages([{ type, flags, sequence, payload }]))).toBe(hex(sent));
   });
 
   it("looks links up as ip does, but for the counters and the virtual functions it leaves out", () => {
@@ -96,8 +99,8 @@ describe("requests are byte for byte those of ip and tc", () => {
       const payload = decodeMessages(message)[0]?.payload ?? new Uint8Array();
       return new Map([...decodeAttributes(payload.subarray(16))].filter(([type]) => type !== 29));
     };
-    const request = (payload: Uint8Array) =>
-      encodeMessage({ type: RTM_GETLINK, flags: NLM_F_REQUEST, sequence: 1, payload });
+    const request = (payload: Payload) =>
+      encodeMessages([{ type: RTM_GETLINK, flags: NLM_F_REQUEST, sequence: 1, payload }]);
     expect(mask(request(findLink("eth1")))).toEqual(mask(golden("find link").sent));
     expect(mask(request(listLinks()))).toEqual(mask(golden("list links").sent));
   });
@@ -150,13 +153,12 @@ describe("answers", () => {
   });
 
   it("reads the kernel's words when the request is not repeated whole, and at the end of a dump", () => {
-    const words = attribute(1, new TextEncoder().encode("because\0"));
-    const capped = concatBytes([u32(-13), new Uint8Array(16), words]);
+    const capped = bytes(new Payload(-13, 0, 0, 0, 0).text(1, "because"));
     expect(decodeResult({ type: NLMSG_ERROR, flags: 0x300, sequence: 1, payload: capped })).toEqual({
       errno: 13,
       text: "because",
     });
-    const done = concatBytes([u32(-13), words]);
+    const done = bytes(new Payload(-13).text(1, "because"));
     expect(decodeResult({ type: NLMSG_DONE, flags: 0x202, sequence: 1, payload: done })).toEqual({
       errno: 13,
       text: "because",
@@ -228,17 +230,32 @@ describe("whatever the bytes, decoding ends in a value or a NetlinkFormatError",
 
   it("names what is wrong", () => {
     expect(() => decodeMessages(new Uint8Array(15))).toThrow("header at byte 0 is cut: 15 of 16 bytes");
-    expect(() => decodeMessages(concatBytes([u32(15), new Uint8Array(12)]))).toThrow(
-      "claims 15 bytes, 16 are",
-    );
+    expect(() => decodeMessages(bytes(new Payload(15, 0, 0, 0)))).toThrow("claims 15 bytes, 16 are");
     expect(() => decodeAttributes(Uint8Array.of(3, 0, 1, 0))).toThrow(
       "attribute 1 claims 3 bytes, 4 are there",
     );
-    expect(() => readU32(new Map([[4, u16(1)]]), 4)).toThrow("attribute 4 has 2 bytes, not 4");
-    const end = { type: NLMSG_ERROR, flags: 0, sequence: 9, payload: u32(5) };
+    expect(() => readU32(new Map([[4, Uint8Array.of(1, 0)]]), 4)).toThrow("attribute 4 has 2 bytes, not 4");
+    const end = { type: NLMSG_ERROR, flags: 0, sequence: 9, payload: bytes(new Payload(5)) };
     expect(() => decodeResult(end)).toThrow("request 9 ended with 5, not -errno");
     const empty = { type: RTM_NEWLINK, flags: 0, sequence: 9, payload: new Uint8Array(16) };
     expect(() => decodeLink(empty)).toThrow("message about interface 0 lacks its name or MTU");
+  });
+});
+
+describe("attributes of a message", () => {
+  const message = bytes(new Payload().number(3, 33).octets(40, [1, 2, 3]).number(31, 31));
+
+  it("are all read, or those that somebody wants", () => {
+    expect([...decodeAttributes(message).keys()]).toEqual([3, 40, 31]);
+    // 35 and 40 lie beyond the bits, where 1 << type would begin again.
+    expect([...decodeAttributes(message, typesAsBits(3, 31, 8)).keys()]).toEqual([3, 31]);
+    expect([...decodeAttributes(message, 0).keys()]).toEqual([]);
+  });
+
+  it("are checked, also those that nobody wants", () => {
+    expect(() => decodeAttributes(message.subarray(0, message.length - 1), typesAsBits(3))).toThrow(
+      "attribute 31 claims 8 bytes, 7 are there",
+    );
   });
 });
 
@@ -252,11 +269,15 @@ describe("requests that cannot be laid out are refused", () => {
   });
 
   it("an attribute longer than its length field can say", () => {
-    expect(attribute(1, new Uint8Array(65531)).length).toBe(65536);
-    expect(() => attribute(1, new Uint8Array(65532))).toThrow(NetlinkFormatError);
+    expect(bytes(new Payload().octets(1, new Uint8Array(65531))).length).toBe(65536);
+    expect(() => new Payload().octets(1, new Uint8Array(65532))).toThrow(NetlinkFormatError);
+    expect(bytes(new Payload().nest(1, new Array<number>(16382).fill(0))).length).toBe(65532);
+    expect(() => new Payload().nest(1, new Array<number>(16383).fill(0))).toThrow(NetlinkFormatError);
   });
 
   it("pads, and does not count the padding", () => {
-    expect(hex(attribute(7, u8(0xab)))).toBe("05000700ab000000");
+    expect(hex(bytes(new Payload().octets(7, [0xab])))).toBe("05000700ab000000");
+    expect(hex(bytes(new Payload().octets(7, [1, 2, 3, 4])))).toBe("0800070001020304");
+    expect(hex(bytes(new Payload().octets(7, [])))).toBe("04000700");
   });
 });

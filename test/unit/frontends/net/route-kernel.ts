@@ -1,4 +1,3 @@
-import { concatBytes } from "../../../../agent/bytes/bytes.ts";
 import {
   type Link,
   RTM_DELLINK,
@@ -6,20 +5,19 @@ import {
   RTM_NEWLINK,
 } from "../../../../agent/frontends/net/link-messages.ts";
 import {
-  attribute,
   decodeAttributes,
   decodeMessages,
-  encodeMessage,
+  encodeMessages,
   type NetlinkMessage,
+  NLM_F_ACK,
   NLM_F_CREATE,
   NLM_F_DUMP,
   NLM_F_DUMP_INTR,
   NLMSG_DONE,
   NLMSG_ERROR,
+  Payload,
   readText,
   readU32,
-  u32,
-  zeroTerminated,
 } from "../../../../agent/frontends/net/netlink.ts";
 import {
   RTM_DELQDISC,
@@ -117,7 +115,7 @@ export class FakeRouteKernel {
     if (link === undefined) throw new Error(`no link ${name}`);
     this.links.delete(link.index);
     if (how === "lost") this.say(new SystemError("ENOBUFS", "read", "netlink"));
-    else this.say(encodeMessage({ type: RTM_DELLINK, flags: 0, sequence: 0, payload: encodeLink(link) }));
+    else this.say(encodeMessages([{ type: RTM_DELLINK, flags: 0, sequence: 0, payload: encodeLink(link) }]));
   }
 
   #closeTap(fd: number): void {
@@ -149,9 +147,9 @@ export class FakeRouteKernel {
     this.beforeEntry(entry);
     if (this.silent) return;
     const errno = this.refusals.get(entry) ?? this.#errno(message);
-    if (errno !== 0) this.#answer(message, NLMSG_ERROR, u32(-errno));
+    if (errno !== 0) this.#answer(message, NLMSG_ERROR, new Payload(-errno));
     else if (message.type === RTM_GETLINK) this.#tellLinks(message);
-    else this.#answer(message, NLMSG_ERROR, u32(0));
+    else if ((message.flags & NLM_F_ACK) !== 0) this.#answer(message, NLMSG_ERROR, new Payload(0));
   }
 
   #tellLinks(message: NetlinkMessage): void {
@@ -161,11 +159,11 @@ export class FakeRouteKernel {
     const flags = this.interruptedDumps > 0 ? NLM_F_DUMP_INTR : 0;
     this.interruptedDumps--;
     for (const link of told) this.#answer(message, RTM_NEWLINK, encodeLink(link), flags);
-    this.#answer(message, dump ? NLMSG_DONE : NLMSG_ERROR, u32(0));
+    this.#answer(message, dump ? NLMSG_DONE : NLMSG_ERROR, new Payload(0));
   }
 
-  #answer({ sequence }: NetlinkMessage, type: number, payload: Uint8Array, flags = 0): void {
-    this.#datagrams.push(encodeMessage({ type, flags, sequence, payload }));
+  #answer({ sequence }: NetlinkMessage, type: number, payload: Payload, flags = 0): void {
+    this.#datagrams.push(encodeMessages([{ type, flags, sequence, payload }]));
   }
 
   /** ENODEV for what is not there, and the change itself where the tests look at it. */
@@ -253,21 +251,12 @@ function redirectTarget(filter: ReturnType<typeof decodeAttributes>): number {
   return new DataView(parameters.buffer, parameters.byteOffset).getUint32(24, true);
 }
 
-function encodeLink(link: Link): Uint8Array {
-  const header = new Uint8Array(16);
-  const view = new DataView(header.buffer);
-  view.setInt32(4, link.index, true);
-  view.setUint32(8, (link.up ? 1 : 0) | (link.loopback ? 8 : 0), true);
-  const mac = Uint8Array.from(link.mac === "" ? [] : link.mac.split(":"), (byte) =>
-    Number.parseInt(byte, 16),
-  );
-  const parts = [
-    header,
-    attribute(3, zeroTerminated(link.name)),
-    attribute(4, u32(link.mtu)),
-    attribute(1, mac),
-  ];
-  if (link.kind !== undefined) parts.push(attribute(18, attribute(1, zeroTerminated(link.kind))));
-  if (link.master !== undefined) parts.push(attribute(10, u32(link.master)));
-  return concatBytes(parts);
+function encodeLink(link: Link): Payload {
+  const mac = link.mac === "" ? [] : link.mac.split(":").map((byte) => Number.parseInt(byte, 16));
+  const flags = (link.up ? 1 : 0) | (link.loopback ? 8 : 0);
+  const payload = new Payload(0, link.index, flags, 0).text(3, link.name).number(4, link.mtu).octets(1, mac);
+  const { kind, master } = link;
+  if (kind !== undefined) payload.nest(18, (information) => information.text(1, kind));
+  if (master !== undefined) payload.number(10, master);
+  return payload;
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { encodeMessage, NLMSG_ERROR, u32 } from "../../../../agent/frontends/net/netlink.ts";
-import { RouteClient, RouteError } from "../../../../agent/frontends/net/route.ts";
+import { encodeMessages, NLMSG_ERROR, Payload } from "../../../../agent/frontends/net/netlink.ts";
+import { changing, RouteClient, RouteError, redirecting } from "../../../../agent/frontends/net/route.ts";
 import { SystemError } from "../../../../agent/platform/port.ts";
 import { FakeClock, settle } from "../../../fakes/clock.ts";
 import { fakePlatform } from "../../../fakes/platform.ts";
@@ -79,14 +79,14 @@ describe("the rtnetlink client", () => {
     kernel.silent = true;
     const done = route.change(eth0, { up: true });
     await settle();
-    kernel.say(encodeMessage({ type: NLMSG_ERROR, flags: 0, sequence: 1, payload: u32(0) }));
+    kernel.say(encodeMessages([{ type: NLMSG_ERROR, flags: 0, sequence: 1, payload: new Payload(0) }]));
     await done;
     expect(clock.pending).toBe(0);
   });
 
   it("passes over answers to requests that nobody waits for", async () => {
     const { kernel, route } = open();
-    kernel.say(encodeMessage({ type: NLMSG_ERROR, flags: 0, sequence: 77, payload: u32(0) }));
+    kernel.say(encodeMessages([{ type: NLMSG_ERROR, flags: 0, sequence: 77, payload: new Payload(0) }]));
     await route.change(eth0, { up: true });
   });
 
@@ -100,11 +100,34 @@ describe("the rtnetlink client", () => {
     await route.change(eth0, { up: true });
   });
 
-  it("takes the ingress back when the redirection cannot be made", async () => {
+  it("has several things done in one datagram, and tells which of them were refused", async () => {
     const { kernel, route } = open();
-    kernel.refusals.set("redirect eth0 > eth1", 2);
-    await expect(route.redirect(eth0, eth1)).rejects.toThrow("redirect eth0 to eth1: ENOENT");
-    expect(kernel.journal).toEqual(["ingress eth0", "redirect eth0 > eth1", "no ingress eth0"]);
+    let datagrams = 0;
+    const { write } = kernel.descriptors;
+    kernel.descriptors.write = (fd, bytes) => {
+      datagrams++;
+      return write(fd, bytes);
+    };
+    const requests = [
+      changing(eth0, { up: false }),
+      ...redirecting(eth0, eth1),
+      changing(eth1, { up: true }),
+    ];
+    expect(await route.carryOut(requests)).toEqual([undefined, undefined, undefined, undefined]);
+    const journal = ["set eth0 down", "ingress eth0", "redirect eth0 > eth1", "set eth1 up"];
+    expect(kernel.journal).toEqual(journal);
+    expect(datagrams).toBe(1);
+    kernel.refusals.set("ingress eth0", 17);
+    kernel.refusals.set("set eth1 up", 1);
+    const outcomes = await route.carryOut(requests);
+    expect(outcomes.map((outcome) => outcome?.message)).toEqual([
+      undefined,
+      "redirect eth0 to eth1: EEXIST",
+      undefined,
+      "set eth1 up=true: EPERM",
+    ]);
+    // What was behind the first refusal was carried out all the same.
+    expect(kernel.journal.slice(4)).toEqual(journal);
   });
 
   it("reports a socket that cannot be written to", async () => {
