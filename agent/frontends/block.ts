@@ -2,7 +2,7 @@
 import type { FileSystem } from "../platform/port.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BadNode } from "./errors.ts";
-import { backendRemedy, type Ends, type Frontend, parseEnds, readNodes } from "./xenbus.ts";
+import { backendRemedy, type Frontend, readBackend, readNodes } from "./xenbus.ts";
 
 export interface VirtualDevice {
   /** The nominal interface. All three kinds appear in Linux as xvd*. */
@@ -57,22 +57,24 @@ export function linuxBlockName({ scheme, disk, partition }: VirtualDevice): stri
   return `xvd${letters}${partition === 0 || scheme === "hd" ? "" : partition}`;
 }
 
+function pathOf(id: number): string {
+  return `device/vbd/${id}`;
+}
+
 export class BlockFrontend implements Frontend {
   readonly kind = "vbd";
-  readonly id: number;
-  readonly path: string;
-  readonly backend: string;
-  readonly backendDomid: number;
   readonly essential = true;
 
   private constructor(
-    ends: Ends,
+    readonly id: number,
     readonly virtualDevice: VirtualDevice,
     readonly cdrom: boolean,
     /** A CD drive without a disc. */
     readonly empty: boolean,
-  ) {
-    ({ id: this.id, path: this.path, backend: this.backend, backendDomid: this.backendDomid } = ends);
+  ) {}
+
+  get path(): string {
+    return pathOf(this.id);
   }
 
   /** `xvda`. */
@@ -104,9 +106,8 @@ export class BlockFrontend implements Frontend {
   }
 
   static async read(store: Operations, id: number): Promise<BlockFrontend> {
-    const path = `device/vbd/${id}`;
-    const front = await readNodes(store, path, ["backend", "device-type"]);
-    const ends = parseEnds(path, id, front.backend);
+    const path = pathOf(id);
+    const type = (await store.tryReadText(`${path}/device-type`)) ?? "disk";
     // libxl names the directory by it; `virtual-device` in there is the same number.
     const virtualDevice = decodeVirtualDevice(id);
     if (virtualDevice === undefined) {
@@ -117,12 +118,11 @@ export class BlockFrontend implements Frontend {
         "name the disk xvda, sda or hda in the guest's configuration",
       );
     }
-    const type = front["device-type"] ?? "disk";
     if (type !== "disk" && type !== "cdrom") {
       throw new BadNode(`${path}/device-type`, type, `"disk" or "cdrom"`);
     }
     const cdrom = type === "cdrom";
-    return new BlockFrontend(ends, virtualDevice, cdrom, cdrom && (await isEmptyDrive(store, ends)));
+    return new BlockFrontend(id, virtualDevice, cdrom, cdrom && (await isEmptyDrive(store, path)));
   }
 
   /** The node itself: sysfs shows the disk a moment before devtmpfs has it. */
@@ -130,8 +130,8 @@ export class BlockFrontend implements Frontend {
     return files.exists(this.device) ? [this.device] : [];
   }
 
-  remedy(_frontendState: number | undefined, backendState: number | undefined): string {
-    const service = this.backend.includes("/qdisk/")
+  remedy(_frontendState: number | undefined, backendState: number | undefined, backend: string): string {
+    const service = backend.includes("/qdisk/")
       ? "dom0's QEMU for the stub domain runs and can open the image (/var/log/xen/qemu-dm-*.log there)"
       : "xen-blkback is loaded in the backend domain and the hotplug scripts run (udev or xl devd)";
     return backendRemedy(backendState, service);
@@ -143,7 +143,7 @@ export class BlockFrontend implements Frontend {
  * any time, also while it is being read. Throws {@link BadNode} and {@link XenstoreFailure}.
  */
 export async function readCdDrive(store: Operations, id: number): Promise<BlockFrontend | undefined> {
-  const path = `device/vbd/${id}`;
+  const path = pathOf(id);
   if ((await store.tryReadText(`${path}/device-type`)) !== "cdrom") return undefined;
   try {
     return await BlockFrontend.read(store, id);
@@ -154,7 +154,8 @@ export async function readCdDrive(store: Operations, id: number): Promise<BlockF
   }
 }
 
-async function isEmptyDrive(store: Operations, { backend }: Ends): Promise<boolean> {
+async function isEmptyDrive(store: Operations, path: string): Promise<boolean> {
+  const { path: backend } = await readBackend(store, path);
   const { mode, params } = await readNodes(store, backend, ["mode", "params"]);
   // Every backend has it, so that one that is just being removed is not taken for an empty drive's.
   if (mode !== "r" && mode !== "w") throw new BadNode(`${backend}/mode`, mode, `"r" or "w"`);

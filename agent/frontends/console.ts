@@ -10,33 +10,35 @@ import type { FileSystem } from "../platform/port.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BadNode } from "./errors.ts";
-import { backendRemedy, type Ends, type Frontend, parseEnds, readNodes, XenbusState } from "./xenbus.ts";
+import { backendRemedy, type Frontend, XenbusState } from "./xenbus.ts";
 
 export type ConsolePurpose = "log" | "save" | "restore" | "serial";
 
 /** Linux has eight hvc terminals (drivers/tty/hvc/hvc_console.h, HVC_ALLOC_TTY_ADAPTERS). */
 const lastConsole = 7;
-/** Those before it are there in any case. */
-export const firstSerial = 3;
-
-function pathOf(id: number): string {
-  return id === 0 ? "console" : `device/console/${id}`;
-}
 
 export class ConsoleFrontend implements Frontend {
   readonly kind = "console";
-  readonly id: number;
-  readonly path: string;
-  readonly backend: string;
-  readonly backendDomid: number;
   readonly essential = true;
 
-  private constructor(
-    ends: Ends,
-    /** Where dom0 sends what we write, `file:/var/log/xen/...` or `pty`; `undefined` when nowhere. */
-    readonly output: string | undefined,
+  /** @throws BadNode for a number that Linux has no terminal for */
+  constructor(
+    readonly id: number,
+    /** Where dom0 sends what we write, `file:/var/log/xen/...`; `undefined` when nowhere, or not read. */
+    readonly output?: string,
   ) {
-    ({ id: this.id, path: this.path, backend: this.backend, backendDomid: this.backendDomid } = ends);
+    if (id > lastConsole) {
+      throw new BadNode(
+        this.path,
+        String(id),
+        `a console up to ${lastConsole}`,
+        `give the guest at most ${lastConsole - 2} serial ports`,
+      );
+    }
+  }
+
+  get path(): string {
+    return this.id === 0 ? "console" : `device/console/${this.id}`;
   }
 
   get purpose(): ConsolePurpose {
@@ -52,28 +54,17 @@ export class ConsoleFrontend implements Frontend {
     return `console ${this.id} (${this.purpose})`;
   }
 
-  /** QEMU 8.2 and later in dom0 refuses a console without `output`: its backend never connects. */
+  /**
+   * QEMU 8.2 and later in dom0 refuses a console without `output`: its backend never connects. libxl gives every serial
+   * port one, and the others when something is saved or restored.
+   */
   get awaited(): boolean {
-    return this.id !== 0 && this.output !== undefined && this.output !== "";
-  }
-
-  /** One that QEMU does not open: nothing of it is known, and nobody waits for it as long as nothing is saved or restored. */
-  static unread(id: number): ConsoleFrontend {
-    return new ConsoleFrontend({ id, path: pathOf(id), backend: "", backendDomid: 0 }, undefined);
+    return this.purpose === "serial" || (this.output !== undefined && this.output !== "");
   }
 
   static async read(store: Operations, id: number): Promise<ConsoleFrontend> {
-    const path = pathOf(id);
-    if (id > lastConsole) {
-      throw new BadNode(
-        path,
-        String(id),
-        `a console up to ${lastConsole}`,
-        `give the guest at most ${lastConsole - 2} serial ports`,
-      );
-    }
-    const { backend, output } = await readNodes(store, path, ["backend", "output"]);
-    return new ConsoleFrontend(parseEnds(path, id, backend), output);
+    const { path } = new ConsoleFrontend(id);
+    return new ConsoleFrontend(id, await store.tryReadText(`${path}/output`));
   }
 
   /** All eight nodes are there from the start; opening one without a console behind it gives ENODEV. */

@@ -1,7 +1,7 @@
 /** Which PV devices libxl gave this stub domain. */
 import type { Operations } from "../xenstore/operations.ts";
 import { BlockFrontend } from "./block.ts";
-import { ConsoleFrontend, firstSerial } from "./console.ts";
+import { ConsoleFrontend } from "./console.ts";
 import { BadNode } from "./errors.ts";
 import { FramebufferFrontend, KeyboardFrontend } from "./framebuffer.ts";
 import { NicFrontend } from "./nic.ts";
@@ -37,18 +37,14 @@ export async function discoverFrontends(store: Operations): Promise<Frontends> {
     kinds.includes(kind) ? readAll(store, kind, read, first) : [];
   const [disks, nics, framebuffers, keyboards, pci, consoles] = await Promise.all([
     readKind("vbd", BlockFrontend.read),
-    readKind("vif", NicFrontend.read),
-    readKind("vfb", FramebufferFrontend.read),
-    readKind("vkbd", KeyboardFrontend.read),
+    readKind("vif", async (_, id) => new NicFrontend(id)),
+    readKind("vfb", async (_, id) => new FramebufferFrontend(id)),
+    readKind("vkbd", async (_, id) => new KeyboardFrontend(id)),
     readKind("pci", PciFrontend.read),
     // Linux takes no device/console/0 for a console either.
-    readKind("console", readConsole, 1),
+    readKind("console", async (_, id) => new ConsoleFrontend(id), 1),
   ]);
-  return { disks, nics, framebuffers, keyboards, pci, consoles: [ConsoleFrontend.unread(0), ...consoles] };
-}
-
-async function readConsole(store: Operations, id: number): Promise<ConsoleFrontend> {
-  return id < firstSerial ? ConsoleFrontend.unread(id) : ConsoleFrontend.read(store, id);
+  return { disks, nics, framebuffers, keyboards, pci, consoles: [new ConsoleFrontend(0), ...consoles] };
 }
 
 type Read<T> = (store: Operations, id: number) => Promise<T>;

@@ -1,8 +1,7 @@
 /** The screen with its keyboard and pointer: `device/vfb/0` and `device/vkbd/0`, there when dom0 shows the guest's. */
 import { decodeText } from "../bytes/text.ts";
 import type { FileSystem } from "../platform/port.ts";
-import type { Operations } from "../xenstore/operations.ts";
-import { backendRemedy, type Ends, type Frontend, namesIn, parseEnds, XenbusState } from "./xenbus.ts";
+import { backendRemedy, type Frontend, namesIn, XenbusState } from "./xenbus.ts";
 
 /** dom0's QEMU offers both backends only when it is told to, and libxl does not tell it. */
 const backendLine = 'device_model_args_pv = [ "-vga", "xenfb" ]';
@@ -14,29 +13,19 @@ function screenRemedy(backendState: number | undefined): string {
   return backendRemedy(backendState, "dom0's QEMU for the stub domain runs");
 }
 
-async function readEnds(store: Operations, path: string, id: number): Promise<Ends> {
-  return parseEnds(path, id, await store.tryReadText(`${path}/backend`));
-}
-
 export class FramebufferFrontend implements Frontend {
   readonly kind = "vfb";
-  readonly id: number;
-  readonly path: string;
-  readonly backend: string;
-  readonly backendDomid: number;
   readonly awaited = true;
   readonly essential = false;
 
-  private constructor(ends: Ends) {
-    ({ id: this.id, path: this.path, backend: this.backend, backendDomid: this.backendDomid } = ends);
+  constructor(readonly id: number) {}
+
+  get path(): string {
+    return `device/vfb/${this.id}`;
   }
 
   get label(): string {
     return "screen";
-  }
-
-  static async read(store: Operations, id: number): Promise<FramebufferFrontend> {
-    return new FramebufferFrontend(await readEnds(store, `device/vfb/${id}`, id));
   }
 
   linuxDevices(files: FileSystem): readonly string[] {
@@ -52,23 +41,17 @@ export class FramebufferFrontend implements Frontend {
 
 export class KeyboardFrontend implements Frontend {
   readonly kind = "vkbd";
-  readonly id: number;
-  readonly path: string;
-  readonly backend: string;
-  readonly backendDomid: number;
   readonly awaited = true;
   readonly essential = false;
 
-  private constructor(ends: Ends) {
-    ({ id: this.id, path: this.path, backend: this.backend, backendDomid: this.backendDomid } = ends);
+  constructor(readonly id: number) {}
+
+  get path(): string {
+    return `device/vkbd/${this.id}`;
   }
 
   get label(): string {
     return "keyboard and pointer";
-  }
-
-  static async read(store: Operations, id: number): Promise<KeyboardFrontend> {
-    return new KeyboardFrontend(await readEnds(store, `device/vkbd/${id}`, id));
   }
 
   /** The event devices: xenkbd's inputs hang below no device, and name their frontend in `phys` alone. */

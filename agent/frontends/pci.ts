@@ -3,15 +3,7 @@ import type { FileSystem } from "../platform/port.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BadNode } from "./errors.ts";
 import { formatPciAddress, type PassedThroughDevice, readDeviceNodes } from "./pci-address.ts";
-import {
-  backendRemedy,
-  type Ends,
-  type Frontend,
-  namesIn,
-  parseEnds,
-  parseNumber,
-  readNodes,
-} from "./xenbus.ts";
+import { backendRemedy, type Frontend, namesIn, parseNumber, readBackend, readNodes } from "./xenbus.ts";
 
 /** A bus of 32 slots of 8 functions. */
 const mostDevices = 256;
@@ -20,18 +12,15 @@ export const pciRemedy = "xen-pciback is loaded in dom0 and owns the devices (`x
 
 export class PciFrontend implements Frontend {
   readonly kind = "pci";
-  readonly id: number;
-  readonly path: string;
-  readonly backend: string;
-  readonly backendDomid: number;
   readonly essential = true;
 
   private constructor(
-    ends: Ends,
+    readonly id: number,
+    readonly path: string,
+    /** Where the devices are listed. */
+    readonly backend: string,
     readonly devices: readonly PassedThroughDevice[],
-  ) {
-    ({ id: this.id, path: this.path, backend: this.backend, backendDomid: this.backendDomid } = ends);
-  }
+  ) {}
 
   get label(): string {
     const names = this.devices.map(({ host }) => formatPciAddress(host));
@@ -45,8 +34,8 @@ export class PciFrontend implements Frontend {
   /** @throws BadNode */
   static async read(store: Operations, id: number): Promise<PciFrontend> {
     const path = `device/pci/${id}`;
-    const ends = parseEnds(path, id, await store.tryReadText(`${path}/backend`));
-    return new PciFrontend(ends, await readDevices(store, ends.backend));
+    const backend = await readBackend(store, path);
+    return new PciFrontend(id, path, backend.path, await readDevices(store, backend.path));
   }
 
   /** A PV domain has no PCI device but pcifront's: there must be as many as were passed through. */

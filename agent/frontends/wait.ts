@@ -3,7 +3,7 @@ import type { FileSystem, Platform, Timer } from "../platform/port.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
 import { BadNode, type FrontendFailure, NotConnected } from "./errors.ts";
 import { KernelEvents } from "./kernel-events.ts";
-import { type Frontend, parseState, stateText, XenbusState } from "./xenbus.ts";
+import { type Backend, type Frontend, parseBackend, parseState, stateText, XenbusState } from "./xenbus.ts";
 
 export type { Frontend } from "./xenbus.ts";
 
@@ -77,6 +77,8 @@ export async function waitForFrontends(
     void watch?.stop().catch(() => {});
   }
 }
+
+const noBackend: Backend = { path: "(none)", domid: 0 };
 
 /** One frontend on its way. */
 class FrontendWait {
@@ -196,12 +198,17 @@ class FrontendWait {
     this.stop();
     const milliseconds = this.client.clock.now() - this.#began;
     const { client, frontend } = this;
-    const { path, backend, backendDomid } = frontend;
-    const own = `/local/domain/${backendDomid}/`;
+    const { path } = frontend;
     try {
+      const named = await read(client, `${path}/backend`);
+      // None any more where the device is being taken away.
+      const { path: backend, domid } =
+        named === undefined ? noBackend : parseBackend(`${path}/backend`, named);
+      const own = `/local/domain/${domid}/`;
       const [frontendState, backendState, ...notes] = await Promise.all([
         read(client, `${path}/state`),
         read(client, `${backend}/state`),
+        note(client, "its MAC is", `${path}/mac`),
         note(client, "our kernel says", `error/${path}/error`),
         note(client, "the hotplug script says", `${backend}/hotplug-error`),
         note(client, "the backend says", `${own}error/${backend.slice(own.length)}/error`),
@@ -219,7 +226,7 @@ class FrontendWait {
       const connected = at.frontendState === XenbusState.Connected;
       const remedy = connected
         ? "the frontend says Connected but Linux shows no device: see the kernel's messages"
-        : frontend.remedy(at.frontendState, at.backendState);
+        : frontend.remedy(at.frontendState, at.backendState, backend);
       const label = `${frontend.label} (${path})`;
       this.#settle({
         connected: false,

@@ -42,9 +42,6 @@ export interface Frontend {
   readonly id: number;
   /** Relative to the stub domain's own tree, without a final slash: `device/vbd/768`. */
   readonly path: string;
-  /** Absolute path of the backend's directory. */
-  readonly backend: string;
-  readonly backendDomid: number;
   /** For people: `disk hda`. */
   readonly label: string;
   /** False for what will never connect, and need not: an empty CD drive, a console without an end in dom0. */
@@ -53,15 +50,15 @@ export interface Frontend {
   readonly essential: boolean;
   /** What Linux made of it, `/dev/xvda` or `eth0`; empty while it has not. Looks at sysfs, does not wait. */
   linuxDevices(files: FileSystem): readonly string[];
-  /** What to do when it stops short, seen the states of both sides. */
-  remedy(frontendState: number | undefined, backendState: number | undefined): string;
+  /** What to do when it stops short, seen the states of both sides and the backend's path. */
+  remedy(frontendState: number | undefined, backendState: number | undefined, backend: string): string;
 }
 
-export interface Ends {
-  readonly id: number;
+/** A device's other side. */
+export interface Backend {
+  /** Its directory, an absolute path. */
   readonly path: string;
-  readonly backend: string;
-  readonly backendDomid: number;
+  readonly domid: number;
 }
 
 /**
@@ -80,14 +77,23 @@ export async function readNodes<Name extends string>(
   >;
 }
 
-/** The backend that a frontend names; its domid is part of the path. */
-export function parseEnds(path: string, id: number, backend: string | undefined): Ends {
+/**
+ * The backend that the frontend at `path` names; its domid is part of its path. Linux finds it by itself: it is asked for
+ * where more is to be known than whether the device is connected. Throws {@link BadNode}.
+ */
+export async function readBackend(store: Operations, path: string): Promise<Backend> {
+  const node = `${path}/backend`;
+  return parseBackend(node, await store.tryReadText(node));
+}
+
+/** @throws BadNode */
+export function parseBackend(node: string, backend: string | undefined): Backend {
   const match = /^\/local\/domain\/(0|[1-9][0-9]{0,4})\/[A-Za-z0-9\-_@/]+$/.exec(backend ?? "");
   const domid = Number(match?.[1]);
   if (backend === undefined || match === null || domid > 0x7fef) {
-    throw new BadNode(`${path}/backend`, backend, "/local/domain/<domid>/backend/...");
+    throw new BadNode(node, backend, "/local/domain/<domid>/backend/...");
   }
-  return { id, path, backend, backendDomid: domid };
+  return { path: backend, domid };
 }
 
 /** A decimal number without sign or leading zeros. */

@@ -9,7 +9,9 @@
  * An emulated NIC does not come back with `xl network-attach`, as it does not with QEMU in dom0: that gives the
  * guest a PV one.
  */
+import { BadNode } from "../frontends/errors.ts";
 import type { Joint } from "../frontends/net/joint.ts";
+import { readBackend } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import { QmpCommandError, QmpConnectionClosed } from "../qmp/errors.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
@@ -21,8 +23,6 @@ export interface JoinedNic {
   readonly joint: Joint;
   /** QEMU's id of the netdev, `net0`. */
   readonly netdev: string;
-  /** Who serves the guest's own vif, and ours. */
-  readonly backendDomid: number;
 }
 
 export interface NicContext {
@@ -56,7 +56,8 @@ export class NicLinks {
 }
 
 class Link {
-  readonly #path: string;
+  /** The guest's own vif. */
+  #path = "";
   #watch: Watch | undefined;
   /** libxl attaches the guest's vifs only once QEMU runs: what was never there was not detached. */
   #attached = false;
@@ -67,13 +68,20 @@ class Link {
     private readonly context: NicContext,
     private readonly nic: JoinedNic,
   ) {
-    const { backendDomid, joint } = nic;
-    // The backend's side: the frontend's is the guest's own to write.
-    this.#path = `/local/domain/${backendDomid}/backend/vif/${context.target}/${joint.nic.devid}`;
-    void joint.ended.then(() => this.#takeDown(undefined));
+    void nic.joint.ended.then(() => this.#takeDown(undefined));
   }
 
   async follow(): Promise<void> {
+    const { store, target } = this.context;
+    const { devid } = this.nic.joint.nic;
+    // Who serves our vif serves the guest's own. The backend's side of that: the frontend's is the guest's to write.
+    const backend = await readBackend(store, `device/vif/${devid}`).catch((error: unknown) => {
+      if (error instanceof BadNode) return undefined;
+      throw error;
+    });
+    // Our own has gone meanwhile, and the joint with it.
+    if (backend === undefined) return;
+    this.#path = `/local/domain/${backend.domid}/backend/vif/${target}/${devid}`;
     const watch = await this.context.store.watch(this.#path, () => void this.#look());
     this.#watch = watch;
     if (this.#stopped || this.#down) this.#unwatch();

@@ -64,10 +64,7 @@ export class Serving {
       complain,
     });
     const cds = found.disks.filter(({ cdrom }) => cdrom);
-    const nics = joints.map((joint, i) => {
-      const front = found.nics.find(({ devid }) => devid === joint.nic.devid);
-      return { joint, netdev: dm.nics[i]?.netdev ?? "", backendDomid: front?.backendDomid ?? 0 };
-    });
+    const nics = joints.map((joint, i) => ({ joint, netdev: dm.nics[i]?.netdev ?? "" }));
     this.#followers = [
       new CdDrives({
         ...{ platform, store, qmp, log, complain },

@@ -292,7 +292,7 @@ describe("a device that does not come up", () => {
     const waiting = waitForFrontends(client, platform, nics, 3000);
     await clock.advance(3000);
     expect(failure((await waiting)[0])).toMatch(
-      /network interface 0 \(00:16:3e:00:00:01\).*state 1.*xen-netback is loaded/,
+      /network interface 0 \(device\/vif\/0\).*state 1.*its MAC is "00:16:3e:00:00:01".*xen-netback is loaded/,
     );
   });
 

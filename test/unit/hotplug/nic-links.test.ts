@@ -66,6 +66,10 @@ beforeEach(async () => {
   daemon.set("/local/domain/0/backend", "");
   daemon.permit("/local/domain/0/backend", [{ domid: 0, access: "none" }]);
   joints = [new FakeJoint(0), new FakeJoint(1)];
+  for (const { nic } of joints) {
+    const own = `/local/domain/${stubdomId}/device/vif/${nic.devid}/backend`;
+    daemon.set(own, `/local/domain/0/backend/vif/${stubdomId}/${nic.devid}`, stubdomId);
+  }
   commands = [];
   warnings = [];
   complaints = [];
@@ -81,7 +85,7 @@ beforeEach(async () => {
     },
     log: { ...silentLogger, warn: (_, line) => void warnings.push(line) },
     target: targetId,
-    nics: joints.map((joint) => ({ joint, netdev: `net${joint.nic.devid}`, backendDomid: 0 })),
+    nics: joints.map((joint) => ({ joint, netdev: `net${joint.nic.devid}` })),
     complain: (text) => void complaints.push(text),
   });
   await links.follow();
