@@ -105,9 +105,7 @@ export class Stubdom {
     this.#phases.enter("frontends");
     // What the backends take is time for all that needs none of them, once they are listened to.
     const reader = import("./configuration.ts");
-    const dmArguments = reader
-      .then(({ readArguments }) => readArguments(reading, identity.target))
-      .finally(() => reading.close());
+    const dmArguments = reader.then(({ readArguments }) => readArguments(reading, identity.target));
     const configuring = reader.then(({ loadConfig }) =>
       this.#configure(loadConfig(platform.files, log), store, `${home}/agent/shell`),
     );
@@ -141,6 +139,7 @@ export class Stubdom {
     if (screen) for (const refusal of applySettings(platform.files, screenSettings)) log.warn({}, refusal);
     const { child, argv } = launchQemu(launch, { joints, screen, incoming });
     this.#commandLine = argv;
+    reading.close();
     const qemu = await this.#supervise(child);
 
     this.#phases.enter("qemu-answers", child.began);

@@ -14,7 +14,7 @@ extern const uint32_t stubdom_bundle_size;
 /* A bound, not a budget: a bug or a hostile peer gets an exception, not the memory that QEMU needs. */
 enum { memory_limit = 24 << 20, stack_limit = 512 << 10 };
 /* What process 1 is known to need before QEMU runs. */
-enum { small_memory = 832 << 10, large_memory = 192 << 10 };
+enum { small_memory = 768 << 10, large_memory = 192 << 10 };
 
 static JSModuleDef *load_module(JSContext *ctx, const char *name, void *opaque)
 {

@@ -223,7 +223,9 @@ function linkHeader(message: NetlinkMessage): DataView {
 }
 
 function macText(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(":");
+  let text = "";
+  for (const byte of bytes) text += (text === "" ? "" : ":") + (byte < 16 ? "0" : "") + byte.toString(16);
+  return text;
 }
 
 function macBytes(text: string): Uint8Array {
