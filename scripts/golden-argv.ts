@@ -16,6 +16,8 @@ const golden = join(import.meta.dirname, "../test/golden");
 const sources = ["dm-argv", "dm-argv-by-hand"].map((name) => join(golden, name));
 const expected = join(golden, "argv");
 
+const { config } = await resolveConfig("", "");
+
 interface Captured {
   /** Domain that the stub domain serves. */
   readonly target: number;
@@ -25,7 +27,6 @@ interface Captured {
 /** The golden file's text for one captured dm-argv, with the default configuration. */
 export function goldenText({ target, argv }: Captured): string {
   const dm = readDmArguments(argv.map(encodeText), target);
-  const { config } = resolveConfig("", "");
   const { argv: result, notes } = qemuCommandLine(dm, {
     program: "/usr/bin/qemu-system-i386",
     agentMonitor: 3,

@@ -1,4 +1,3 @@
-import { parse as parseIni } from "ini";
 import { parseCommandLine } from "./command-line.ts";
 import { type Config, type FieldName, fields } from "./fields.ts";
 
@@ -22,16 +21,16 @@ const prefix = "stubdom.";
 type Setting = readonly [key: string, value: string];
 
 /**
- * The configuration: the kernel's command line over the ini file over the defaults. Never throws: a stubdom
+ * The configuration: the kernel's command line over the ini file over the defaults. Never rejects: a stubdom
  * with a wrong setting still starts, and says so.
  *
  * @param commandLine contents of /proc/cmdline
  * @param ini contents of /etc/stubdom.ini, empty when there is none
  */
-export function resolveConfig(commandLine: string, ini: string): ConfigResult {
+export async function resolveConfig(commandLine: string, ini: string): Promise<ConfigResult> {
   const settings = new Map<FieldName, unknown>();
   const warnings: ConfigWarning[] = [];
-  take("stubdom.ini", iniSettings(ini), settings, warnings);
+  take("stubdom.ini", await iniSettings(ini), settings, warnings);
   take("command line", commandLineSettings(commandLine), settings, warnings);
   const config = Object.fromEntries(
     Object.entries(fields).map(([name, field]) => [name, settings.get(name as FieldName) ?? field.fallback]),
@@ -106,10 +105,11 @@ function isComment(text: string): boolean {
   return true;
 }
 
-function iniSettings(text: string): Setting[] {
-  // The image's own is comments from end to end, which cost the boot a tenth of its time to parse.
+async function iniSettings(text: string): Promise<Setting[]> {
+  // The image's own is comments from end to end: a boot need not load what would parse them.
   if (isComment(text)) return [];
-  return Object.entries(parseIni(text)).map(([key, value]) => [
+  const { parse } = await import("ini");
+  return Object.entries(parse(text)).map(([key, value]) => [
     key,
     // A section or a list is no value of any field, so it is reported like any other wrong value.
     typeof value === "object" && value !== null ? "(section)" : String(value),

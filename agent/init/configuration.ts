@@ -12,8 +12,9 @@ const iniFile = "/etc/stubdom.ini";
 const longestFile = 64 * 1024;
 
 /** Reads and resolves the configuration; what was not taken as written is logged as a warning each. */
-export function loadConfig(files: FileSystem, log: Logger): Config {
-  const { config, warnings } = resolveConfig(readText(files, "/proc/cmdline"), readText(files, iniFile));
+export async function loadConfig(files: FileSystem, log: Logger): Promise<Config> {
+  const [commandLine, ini] = [readText(files, "/proc/cmdline"), readText(files, iniFile)];
+  const { config, warnings } = await resolveConfig(commandLine, ini);
   for (const { source, key, value, message } of warnings) log.warn({ source, key, value }, message);
   return config;
 }

@@ -106,8 +106,8 @@ export class Stubdom {
     // What the backends take is time for all that needs none of them, once they are listened to.
     const reader = import("./configuration.ts");
     const dmArguments = reader.then(({ readArguments }) => readArguments(reading, identity.target));
-    const configuring = reader.then(({ loadConfig }) =>
-      this.#configure(loadConfig(platform.files, log), store, `${home}/agent/shell`),
+    const configuring = reader.then(async ({ loadConfig }) =>
+      this.#configure(await loadConfig(platform.files, log), store, `${home}/agent/shell`),
     );
     const connecting = this.#connectFrontends(store, dmArguments, configuring);
     const [{ launch, joinNetworks, launchQemu, prepared }, missed] = await Promise.all([

@@ -49,15 +49,15 @@ describe("the kernel's command line", () => {
 const defaults = Object.fromEntries(Object.entries(fields).map(([name, { fallback }]) => [name, fallback]));
 
 describe("the configuration", () => {
-  test("is the defaults without any setting, and cannot be changed", () => {
-    const { config, warnings } = resolveConfig("quiet console=hvc0 shell=1", "");
+  test("is the defaults without any setting, and cannot be changed", async () => {
+    const { config, warnings } = await resolveConfig("quiet console=hvc0 shell=1", "");
     expect([config, warnings]).toEqual([defaults, []]);
     expect(Object.isFrozen(config)).toBe(true);
   });
 
-  test("comes from the ini file, and before that from the command line", () => {
+  test("comes from the ini file, and before that from the command line", async () => {
     const ini = "; c\nloglevel = debug\nshell=true\n\nnet_joint = bridge ; why\nlate_notice=2.5\n";
-    const { config, warnings } = resolveConfig("stubdom.loglevel=WARN stubdom.disk-aio=threads", ini);
+    const { config, warnings } = await resolveConfig("stubdom.loglevel=WARN stubdom.disk-aio=threads", ini);
     expect(config).toEqual({
       ...defaults,
       loglevel: "warn",
@@ -69,13 +69,15 @@ describe("the configuration", () => {
     expect(warnings).toEqual([]);
   });
 
-  test("a bare word on the command line turns a switch on", () => {
-    expect(resolveConfig("stubdom.shell", "").config.shell).toBe(true);
-    expect(resolveConfig("stubdom.sandbox=off", "").config.sandbox).toBe(false);
+  test("a bare word on the command line turns a switch on", async () => {
+    expect((await resolveConfig("stubdom.shell", "")).config.shell).toBe(true);
+    expect((await resolveConfig("stubdom.sandbox=off", "")).config.sandbox).toBe(false);
   });
 
-  test("the last of several values counts", () => {
-    expect(resolveConfig("stubdom.loglevel=debug stubdom.loglevel=error", "").config.loglevel).toBe("error");
+  test("the last of several values counts", async () => {
+    expect((await resolveConfig("stubdom.loglevel=debug stubdom.loglevel=error", "")).config.loglevel).toBe(
+      "error",
+    );
   });
 });
 
@@ -96,22 +98,25 @@ describe("a wrong setting is named, and leaves what there was", () => {
     ["stubdom.__proto__=x", "__proto__", "x", "unknown setting"],
     ["stubdom.constructor", "constructor", "1", "unknown setting"],
     ["stubdom.=x", "", "x", "unknown setting"],
-  ])("%s", (commandLine, key, value, message) => {
-    const { config, warnings } = resolveConfig(commandLine, "");
+  ])("%s", async (commandLine, key, value, message) => {
+    const { config, warnings } = await resolveConfig(commandLine, "");
     expect(config).toEqual(defaults);
     expect(warnings).toHaveLength(1);
     expect(warnings[0]).toMatchObject({ source: "command line", key, value });
     expect(warnings[0]?.message).toContain(message);
   });
 
-  test("shortened, when it is long", () => {
-    const { warnings } = resolveConfig(`stubdom.shell=${"x".repeat(5000)} stubdom.${"y".repeat(5000)}`, "");
+  test("shortened, when it is long", async () => {
+    const { warnings } = await resolveConfig(
+      `stubdom.shell=${"x".repeat(5000)} stubdom.${"y".repeat(5000)}`,
+      "",
+    );
     expect(warnings).toHaveLength(2);
     for (const { message } of warnings) expect(message.length).toBeLessThan(400);
   });
 
-  test("in the ini file, where the command line may still be right", () => {
-    const { config, warnings } = resolveConfig(
+  test("in the ini file, where the command line may still be right", async () => {
+    const { config, warnings } = await resolveConfig(
       "stubdom.loglevel=debug",
       "loglevel=loud\nlist[]=1\n[section]\nshell=on\n",
     );
@@ -133,9 +138,9 @@ describe("a wrong setting is named, and leaves what there was", () => {
     "[__proto__]\nx=1",
     "x".repeat(100_000),
     "\ufffd=\ufffd",
-  ])("no text whatever throws: %#", (text) => {
-    expect(resolveConfig(text, text).config).toEqual(defaults);
-    expect(resolveConfig(`stubdom.${text}`, "").config).toEqual(defaults);
+  ])("no text whatever throws: %#", async (text) => {
+    expect((await resolveConfig(text, text)).config).toEqual(defaults);
+    expect((await resolveConfig(`stubdom.${text}`, "")).config).toEqual(defaults);
   });
 });
 
@@ -146,9 +151,12 @@ describe("/etc/stubdom.ini in the image", () => {
     expect(image).toBe(documentedIni());
   });
 
-  test("changes nothing as it is, and repeats the defaults when uncommented", () => {
-    expect(resolveConfig("", image)).toEqual({ config: defaults, warnings: [] });
-    expect(resolveConfig("", image.replace(/^;(?=\S)/gm, ""))).toEqual({ config: defaults, warnings: [] });
+  test("changes nothing as it is, and repeats the defaults when uncommented", async () => {
+    expect(await resolveConfig("", image)).toEqual({ config: defaults, warnings: [] });
+    expect(await resolveConfig("", image.replace(/^;(?=\S)/gm, ""))).toEqual({
+      config: defaults,
+      warnings: [],
+    });
   });
 
   test("every default is written as it is read", () => {
