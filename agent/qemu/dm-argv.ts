@@ -65,6 +65,9 @@ export const restorePlaceholder = "$STUBDOM_RESTORE_INCOMING_ARG";
 export function argumentsInOrder(
   entries: readonly { readonly name: string; readonly value: Uint8Array }[],
 ): Uint8Array[] {
+  // As a rule xenstored tells them in the order in which libxl wrote them.
+  if (entries.length > 0 && entries.every(({ name }, n) => name === nameOf(n + 1)))
+    return entries.map(({ value }) => value);
   const byNumber = new Map<number, Uint8Array>();
   for (const { name, value } of entries) {
     const number = isDecimal(name, 6) ? Number(name) : undefined;
@@ -148,7 +151,9 @@ function readOptions(argv: readonly Uint8Array[]): DmOption[] {
   const named = texts[0] !== undefined && !texts[0].startsWith("-");
   // libxl leaves the program's name out and numbers from 1.
   const first = named ? 0 : 1;
-  for (const [index, text] of texts.entries()) checkArgument(text, first + index);
+  texts.forEach((text, index) => {
+    checkArgument(text, first + index);
+  });
 
   const options: DmOption[] = [];
   for (let index = named ? 1 : 0; index < argv.length; ) {
@@ -267,5 +272,9 @@ export function placeOf({ number }: DmOption): string {
 }
 
 function place(number: number): string {
-  return `dm-argv/${String(number).padStart(3, "0")}`;
+  return `dm-argv/${nameOf(number)}`;
+}
+
+function nameOf(number: number): string {
+  return String(number).padStart(3, "0");
 }
