@@ -95,6 +95,11 @@ async function bundle(entry: string): Promise<Bundle> {
       `the agent's bundle imports what QuickJS does not have: ${[...outside, ...node].join(", ")}`,
     );
   }
+  const packages = outputs.filter(([, { entryPoint }]) => entryPoint?.includes("node_modules/"));
+  if (packages.length > 0)
+    throw new Error(
+      `import() of the package ${packages[0]?.[1].entryPoint}: without names where it is no ESM; import() a module of ours that imports it`,
+    );
   const lazy = outputs
     .filter(([, output]) => output.entryPoint !== undefined)
     .map(([path]) => basename(path))

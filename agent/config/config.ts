@@ -98,6 +98,7 @@ function commandLineSettings(commandLine: string): Setting[] {
 
 /** Whether all lines of `text` are empty or begin with a semicolon. */
 function isComment(text: string): boolean {
+  if (text.includes("\r")) return false;
   for (let at = 0; at < text.length; at = text.indexOf("\n", at) + 1 || text.length) {
     const first = text.charCodeAt(at);
     if (first !== 0x3b && first !== 0x0a) return false;
@@ -108,7 +109,7 @@ function isComment(text: string): boolean {
 async function iniSettings(text: string): Promise<Setting[]> {
   // The image's own is comments from end to end: a boot need not load what would parse them.
   if (isComment(text)) return [];
-  const { parse } = await import("ini");
+  const { parse } = await import("./ini.ts");
   return Object.entries(parse(text)).map(([key, value]) => [
     key,
     // A section or a list is no value of any field, so it is reported like any other wrong value.

@@ -56,7 +56,7 @@ export class ConsoleFrontend implements Frontend {
 
   /**
    * QEMU 8.2 and later in dom0 refuses a console without `output`: its backend never connects. libxl gives every serial
-   * port one, and the others when something is saved or restored.
+   * port one; the save and restore consoles are waited for where their `output` has been read.
    */
   get awaited(): boolean {
     return this.purpose === "serial" || (this.output !== undefined && this.output !== "");

@@ -78,8 +78,6 @@ export async function waitForFrontends(
   }
 }
 
-const noBackend: Backend = { path: "(none)", domid: 0 };
-
 /** One frontend on its way. */
 class FrontendWait {
   readonly outcome: Promise<FrontendOutcome>;
@@ -202,16 +200,14 @@ class FrontendWait {
     try {
       const named = await read(client, `${path}/backend`);
       // None any more where the device is being taken away.
-      const { path: backend, domid } =
-        named === undefined ? noBackend : parseBackend(`${path}/backend`, named);
-      const own = `/local/domain/${domid}/`;
+      const other = named === undefined ? undefined : parseBackend(`${path}/backend`, named);
+      const backend = other?.path ?? "(none)";
       const [frontendState, backendState, ...notes] = await Promise.all([
         read(client, `${path}/state`),
-        read(client, `${backend}/state`),
-        note(client, "its MAC is", `${path}/mac`),
+        other && read(client, `${backend}/state`),
+        frontend.kind === "vif" ? note(client, "its MAC is", `${path}/mac`) : undefined,
         note(client, "our kernel says", `error/${path}/error`),
-        note(client, "the hotplug script says", `${backend}/hotplug-error`),
-        note(client, "the backend says", `${own}error/${backend.slice(own.length)}/error`),
+        ...(other === undefined ? [] : backendNotes(client, other)),
       ]);
       const states = [
         parseState(`${path}/state`, frontendState),
@@ -256,6 +252,14 @@ async function read(client: XenstoreClient, path: string): Promise<string | unde
   } catch {
     return undefined;
   }
+}
+
+function backendNotes(client: XenstoreClient, { path, domid }: Backend): Promise<string | undefined>[] {
+  const own = `/local/domain/${domid}/`;
+  return [
+    note(client, "the hotplug script says", `${path}/hotplug-error`),
+    note(client, "the backend says", `${own}error/${path.slice(own.length)}/error`),
+  ];
 }
 
 async function note(client: XenstoreClient, who: string, path: string): Promise<string | undefined> {

@@ -32,8 +32,8 @@ export function parseState(node: string, value: string | undefined): number | un
 }
 
 /**
- * One PV device as its kind knows it; each kind is a class with a static `read(store, id)` that makes one
- * from xenstore and throws {@link BadNode} for what cannot be.
+ * One PV device as its kind knows it; each kind is a class, made from the number alone or, where more has to be known, by
+ * a static `read(store, id)` that throws {@link BadNode} for what cannot be.
  */
 export interface Frontend {
   /** As in xenstore: `vbd`, `vif`, `vfb`, `vkbd`, `pci`, `console`. */

@@ -29,6 +29,6 @@ function readText(files: FileSystem, path: string): string {
 }
 
 /** What libxl wants of QEMU. @throws ArgumentError */
-export function understood(given: readonly Argument[], target: number): DmArguments {
+export function dmArgumentsFrom(given: readonly Argument[], target: number): DmArguments {
   return readDmArguments(argumentsInOrder(given), target);
 }

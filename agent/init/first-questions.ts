@@ -9,7 +9,7 @@ import { type Argument, readArguments } from "./libxl-arguments.ts";
 export interface FirstQuestions {
   /** When they were asked, in milliseconds since the kernel booted. */
   readonly asked: number;
-  /** What they are asked over; the boot closes it. */
+  /** What they are asked over; the boot closes it when QEMU has been started. */
   readonly reading: SideBySide;
   /** Dom0's QEMU serves the primary console. Nothing must be printed before: it would hold up whoever writes. */
   readonly announced: Promise<void>;

@@ -105,8 +105,8 @@ export class Stubdom {
     this.#phases.enter("frontends");
     // What the backends take is time for all that needs none of them, once they are listened to.
     const reader = import("./configuration.ts");
-    const dmArguments = Promise.all([reader, answers.arguments]).then(([{ understood }, given]) =>
-      understood(given, identity.target),
+    const dmArguments = Promise.all([reader, answers.arguments]).then(([{ dmArgumentsFrom }, given]) =>
+      dmArgumentsFrom(given, identity.target),
     );
     const configuring = reader.then(async ({ loadConfig }) =>
       this.#configure(await loadConfig(platform.files, log), store, `${home}/agent/shell`),

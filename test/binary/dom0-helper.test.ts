@@ -169,13 +169,13 @@ it.each(["save", "restore"] as const)(
       dom0.addStubdom(domid, target);
       work.prepare(target, state);
       await dom0.met(domid);
-      const hasty = new Stubdom(dom0, domid, target);
+      const stubdom = new Stubdom(dom0, domid, target);
       let killed = false;
       const kill = () => {
         if (!killed) dom0.killHelper();
         killed = true;
         // Not before: the helper has its time as long as it lives.
-        hasty.hurry();
+        stubdom.hurry();
       };
       dom0.onHelperRequest = (request) => {
         if (request === step) kill();
@@ -184,11 +184,11 @@ it.each(["save", "restore"] as const)(
         if (step === "file appears" && name?.startsWith(".")) kill();
         if (step === "file has its name" && name === `qemu-save.${target}`) kill();
       });
-      await work.run(hasty, state).catch((error: unknown) => {
+      await work.run(stubdom, state).catch((error: unknown) => {
         // What it says itself is no failure of the helper's.
         if (error instanceof Error && error.name === "AssertionError") throw error;
       });
-      hasty.close();
+      stubdom.close();
       watcher.close();
       dom0.onHelperRequest = () => {};
       expect(killed, label).toBe(true);

@@ -26,7 +26,15 @@ import type { Logger } from "../../log/logger.ts";
 import { type FileSystem, type Sockets, SystemError } from "../../platform/port.ts";
 import type { Link } from "./link-messages.ts";
 import { type Candidate, type EmulatedNic, isCandidate, matchNic } from "./match.ts";
-import { changing, type Request, RouteClient, RouteError, type RoutePlatform, redirecting } from "./route.ts";
+import {
+  changing,
+  type Outcome,
+  type Request,
+  RouteClient,
+  RouteError,
+  type RoutePlatform,
+  redirecting,
+} from "./route.ts";
 
 export type JointKind = "tc" | "bridge" | "macvtap";
 
@@ -55,12 +63,12 @@ interface TapQueue {
 }
 
 /** How to undo one thing that a joint did; done last to first. */
-type Step = () => Promise<void>;
+type Undo = () => Promise<void>;
 
 /** One thing that a joint does. */
-interface Doing {
+interface Step {
   readonly request: Request;
-  readonly undo?: Step;
+  readonly undo?: Undo;
 }
 
 /** One emulated NIC, joined. */
@@ -168,14 +176,14 @@ export class NetworkJoiner {
 
   async #join(nic: EmulatedNic, front: Link, { tap, descriptor }: TapQueue): Promise<Joint> {
     // From here on the joint looks after itself, also when an interface goes away half-way through.
-    const undo: Step[] = [];
+    const undo: Undo[] = [];
     const joint = this.#watched(nic, front, tap, descriptor, undo);
     try {
       const links = [tap, front];
-      const silence = links.map((link) => this.#silence(link, front.mtu));
-      if (this.#kind === "tc") await this.#carryOut([...silence, ...this.#redirections(tap, front)], undo);
+      const silencing = links.map((link) => this.#silencing(link, front.mtu));
+      if (this.#kind === "tc") await this.#carryOut([...silencing, ...this.#redirections(tap, front)], undo);
       else {
-        await this.#carryOut(silence, undo);
+        await this.#carryOut(silencing, undo);
         if (this.#kind === "bridge") await this.#bridge(nic, tap, front, undo);
         else await this.#passThrough(tap, undo);
       }
@@ -237,7 +245,7 @@ export class NetworkJoiner {
   }
 
   /** The joint as an object, torn down when either interface goes away. */
-  #watched(nic: EmulatedNic, front: Link, tap: Link, descriptor: number, undo: Step[]): Joint {
+  #watched(nic: EmulatedNic, front: Link, tap: Link, descriptor: number, undo: Undo[]): Joint {
     let finish: () => void = () => {};
     const ended = new Promise<void>((resolve) => {
       finish = resolve;
@@ -286,39 +294,53 @@ export class NetworkJoiner {
   }
 
   /** Carries all of `steps` out and notes how to undo what was done; then throws the first refusal. */
-  async #carryOut(steps: readonly Doing[], undo: Step[]): Promise<void> {
-    const outcomes = await this.#route.carryOut(steps.map(({ request }) => request));
-    for (const [n, step] of steps.entries())
-      if (step.undo !== undefined && outcomes[n] === undefined) undo.push(step.undo);
+  async #carryOut(steps: readonly Step[], undo: Undo[]): Promise<void> {
+    let outcomes: readonly Outcome[] = [];
+    try {
+      outcomes = await this.#route.carryOut(steps.map(({ request }) => request));
+    } finally {
+      // Without an answer, any of it may have been done.
+      for (const [n, step] of steps.entries())
+        if (step.undo !== undefined && outcomes[n] === undefined) undo.push(step.undo);
+    }
     const refused = outcomes.find((outcome) => outcome !== undefined);
     if (refused !== undefined) throw refused;
   }
 
   /** While `link` is down: takes from it what would make the stub domain speak on it, sets its sizes. */
-  #silence(link: Link, mtu: number): Doing {
+  #silencing(link: Link, mtu: number): Step {
     // Our kernel has no IPv6; another one would announce itself on every interface that comes up.
     const noIpv6 = `/proc/sys/net/ipv6/conf/${link.name}/disable_ipv6`;
     if (this.#platform.files.exists(noIpv6)) this.#platform.files.writeFile(noIpv6, "1");
     return { request: changing(link, { up: false, arp: false, mtu, transmitQueue: QUEUE }) };
   }
 
-  #redirections(tap: Link, front: Link): Doing[] {
+  #redirections(tap: Link, front: Link): Step[] {
     return [[tap, front] as const, [front, tap] as const].flatMap(([from, to]) => {
       const [place, filter] = redirecting(from, to);
-      return [{ request: place, undo: () => this.#route.endRedirect(from) }, { request: filter }];
+      // One undoes both: the filter goes with its place, also with one that was there before.
+      let ended = false;
+      const undo = async () => {
+        if (!ended) await this.#route.endRedirect(from);
+        ended = true;
+      };
+      return [
+        { request: place, undo },
+        { request: filter, undo },
+      ];
     });
   }
 
-  async #passThrough(tap: Link, undo: Step[]): Promise<void> {
+  async #passThrough(tap: Link, undo: Undo[]): Promise<void> {
     // Unlike a TAP it does not go with its last descriptor.
     undo.push(() => this.#route.deleteLink(tap));
     await this.#route.change(tap, { allMulticast: true });
   }
 
-  async #bridge(nic: EmulatedNic, tap: Link, front: Link, undo: Step[]): Promise<void> {
+  async #bridge(nic: EmulatedNic, tap: Link, front: Link, undo: Undo[]): Promise<void> {
     const bridge = await this.#route.createBridge(`br${nic.devid}`);
     undo.push(() => this.#route.deleteLink(bridge));
-    await this.#carryOut([this.#silence(bridge, front.mtu)], undo);
+    await this.#carryOut([this.#silencing(bridge, front.mtu)], undo);
     // A bridge keeps for itself what is sent to the address of one of its ports, and netfront's is the guest's.
     undo.push(() => this.#route.change(front, { address: front.mac }));
     for (const port of [tap, front])
@@ -327,7 +349,7 @@ export class NetworkJoiner {
   }
 
   /** Takes `steps` back, last to first, and empties the list. */
-  async #undo(nic: EmulatedNic, steps: Step[]): Promise<void> {
+  async #undo(nic: EmulatedNic, steps: Undo[]): Promise<void> {
     for (let step = steps.pop(); step !== undefined; step = steps.pop()) {
       try {
         await step();

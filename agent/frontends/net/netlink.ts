@@ -200,7 +200,7 @@ function attributeHeader(type: number, length: number): number {
   return length | (type << 16);
 }
 
-/** Attribute types below 32 as the bits of a number. */
+/** Attribute types as the bits of a number; each is below 32. */
 export function typesAsBits(...types: readonly number[]): number {
   return types.reduce((bits, type) => bits | (1 << type), 0);
 }

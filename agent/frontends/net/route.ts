@@ -1,5 +1,5 @@
 /**
- * A small rtnetlink client: one socket, requests answered in the order the kernel works through them, each
+ * A small rtnetlink client: one socket, requests answered in the order the kernel works through them, each datagram of them
  * with a deadline. Event-driven: nothing runs while nothing is asked and no interface comes or goes.
  */
 import { type Clock, type Descriptors, type Sockets, SystemError, type Timer } from "../../platform/port.ts";
@@ -163,7 +163,10 @@ export class RouteClient {
 
   /**
    * Carries all of `requests` out, in their order, each whatever became of those before it. Gives what became of each.
-   * For one trip to the kernel and one answer in place of many: the stub domain's guest waits for them.
+   * For one trip to the kernel and one answer in place of many: the stub domain's guest waits for them. Rejects when that
+   * is unknown, with an error that names the last one.
+   *
+   * @param requests at least one, and no question for a list
    */
   async carryOut(requests: readonly Request[]): Promise<readonly Outcome[]> {
     const { outcomes } = await this.#send(requests);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { type JointKind, NetworkJoiner } from "../../../../agent/frontends/net/joint.ts";
 import type { Logger } from "../../../../agent/log/logger.ts";
-import { settle } from "../../../fakes/clock.ts";
+import { FakeClock, settle } from "../../../fakes/clock.ts";
 import { FakeFiles, fakePlatform } from "../../../fakes/platform.ts";
 import { FakeRouteKernel, type LinkSketch } from "./route-kernel.ts";
 
@@ -16,8 +16,9 @@ function setUp(kind: JointKind, links: readonly LinkSketch[] = [lo, eth0, eth1],
   const lines: string[] = [];
   const line = (_fields: object, message: string) => void lines.push(message);
   const log: Logger = { debug: line, info: line, warn: line, error: line };
-  const platform = fakePlatform({ files, descriptors: kernel.descriptors, sockets: kernel.sockets });
-  return { kernel, lines, files, joiner: new NetworkJoiner(platform, kind, log) };
+  const clock = new FakeClock();
+  const platform = fakePlatform({ files, clock, descriptors: kernel.descriptors, sockets: kernel.sockets });
+  return { kernel, lines, files, clock, joiner: new NetworkJoiner(platform, kind, log) };
 }
 
 describe("a joint by tc", () => {
@@ -90,6 +91,27 @@ describe("a joint by tc", () => {
     expect(files.text(`${conf}/tap0/disable_ipv6`)).toBe("1");
     expect(files.text(`${conf}/eth1/disable_ipv6`)).toBe("1");
   });
+
+  it.each(["set tap0 up", "ingress tap0"])(
+    "takes back what may have been done when nothing is heard of %j",
+    async (step) => {
+      const { kernel, joiner, clock } = setUp("tc");
+      kernel.beforeEntry = (entry) => {
+        if (entry === step) kernel.unheard = true;
+        // The first that is undone.
+        if (entry.includes(" down") && !entry.includes("noarp")) kernel.unheard = false;
+        if (entry.startsWith("no ingress")) kernel.unheard = false;
+      };
+      const failed = expect(joiner.joinAll([nic0])).rejects.toThrow("ETIMEDOUT");
+      await settle();
+      await clock.advance(2000);
+      await failed;
+      expect([...kernel.links.values()].filter(({ up }) => up)).toEqual([]);
+      const count = (word: string) => kernel.journal.filter((entry) => entry.startsWith(word)).length;
+      expect([count("ingress"), count("no ingress")]).toEqual([2, 2]);
+      expect(kernel.taps.size).toBe(0);
+    },
+  );
 
   it("can be torn down, twice too, and gives the descriptor back", async () => {
     const { kernel, joiner, lines } = setUp("tc");

@@ -47,11 +47,15 @@ export class FakeRouteKernel {
   beforeEntry: (entry: string) => void = () => {};
   /** Takes requests and never answers. */
   silent = false;
+  /** Carries requests out, and its answers are lost. */
+  unheard = false;
   /** So many dumps are marked as interrupted. */
   interruptedDumps = 0;
   socketClosed = false;
   readonly #datagrams: (Uint8Array | SystemError)[] = [];
   #ready: (() => void) | null = null;
+  /** Links that have a place for filters. */
+  readonly #places = new Set<number>();
   #nextIndex = 50;
 
   constructor(links: readonly LinkSketch[]) {
@@ -163,6 +167,7 @@ export class FakeRouteKernel {
   }
 
   #answer({ sequence }: NetlinkMessage, type: number, payload: Payload, flags = 0): void {
+    if (this.unheard) return;
     this.#datagrams.push(encodeMessages([{ type, flags, sequence, payload }]));
   }
 
@@ -182,6 +187,9 @@ export class FakeRouteKernel {
     }
     const link = this.links.get(index);
     if (link === undefined) return 19;
+    if (message.type === RTM_NEWTFILTER && !this.#places.has(index)) return 2;
+    if (message.type === RTM_NEWQDISC) this.#places.add(index);
+    if (message.type === RTM_DELQDISC) this.#places.delete(index);
     if (message.type === RTM_DELLINK) this.links.delete(index);
     const change = viewOf(message).getUint32(12, true);
     if (message.type === RTM_NEWLINK && (change & 1) !== 0)
