@@ -36,7 +36,7 @@ describe("plain xl create", () => {
 });
 
 describe("PID 1's own share of the boot", () => {
-  // The aim is a fifth; 0.27 was measured on a quiet machine, up to 0.49 on one that is busy four times over.
+  // The aim is a fifth; 0.23 was measured on a quiet machine, up to 0.49 on one that is busy four times over.
   it("is below two thirds of what a shell script takes for the same steps", async () => {
     const nics = [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0" }];
     const ramdisk = "/root/shell-stubdom-ramdisk";
