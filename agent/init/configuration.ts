@@ -3,7 +3,6 @@ import { resolveConfig } from "../config/config.ts";
 import type { Config } from "../config/fields.ts";
 import type { Logger } from "../log/logger.ts";
 import { type FileSystem, SystemError } from "../platform/port.ts";
-
 import { argumentsInOrder, type DmArguments, readDmArguments } from "../qemu/dm-argv.ts";
 import type { Argument } from "./libxl-arguments.ts";
 

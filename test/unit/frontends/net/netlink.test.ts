@@ -247,7 +247,7 @@ describe("attributes of a message", () => {
 
   it("are all read, or those that somebody wants", () => {
     expect([...decodeAttributes(message).keys()]).toEqual([3, 40, 31]);
-    // 35 and 40 lie beyond the bits, where 1 << type would begin again.
+    // 40 lies beyond the bits, where 1 << 40 would be 1 << 8.
     expect([...decodeAttributes(message, typesAsBits(3, 31, 8)).keys()]).toEqual([3, 31]);
     expect([...decodeAttributes(message, 0).keys()]).toEqual([]);
   });
