@@ -49,7 +49,7 @@ table.md and a picture a group, as SVG and PNG, in dist/bench; docs/bench.md exp
   --host lab|local    the emulated host (default), or this machine's own Xen, as root
   --xen WORDS         further words for the emulated Xen's command line, such as clocksource=tsc
   --icount            emulated time follows executed instructions: slow, and the same figures each time, within 1 %
-  --compare OLD.json  what has changed since; status 1 if something is worse beyond its tolerance
+  --compare OLD.json  what has changed since; status 1 if something is worse beyond its tolerance, or is no more
   --tolerance PERCENT of what is counted (default 1)
   --from FILE         measures nothing: table, pictures and comparison of results made before
   --output DIRECTORY  instead of dist/bench
@@ -74,8 +74,8 @@ async function facts(host: XenHost, kind: HostFacts["kind"], icount: boolean): P
 const MADE_AGAIN = "the emulator's fault, made again";
 
 /**
- * A run that broke is named in the results and left out, its figures marked with the reason; so are those after it when the
- * host has gone. One in which the emulated processor killed the guest is made again, once, and named as well.
+ * A run that broke is named in the results, and what it did not come to is marked with the reason; so is all after it when
+ * the host has gone. One in which the emulated processor killed the guest is made again, once, and named as well.
  */
 async function attempt(
   bench: Bench,
@@ -97,8 +97,10 @@ async function attempt(
     bench.recorder.trouble(`${what}: ${kind}: ${reason}`);
     progress.note(`${what}: ${text}`);
     await clearUp(bench.host).catch(() => {});
-    if (emulator && again) await attempt(bench, what, variant, groups, work, false);
-    else markBroken(bench, variant, groups, `${kind}: ${reason}`);
+    if (emulator && again) return attempt(bench, what, variant, groups, work, false);
+    // What was measured before it broke is as good as any.
+    bench.recorder.take(recorder);
+    markBroken(bench, variant, groups, `${kind}: ${reason}`);
   }
 }
 
@@ -108,8 +110,21 @@ async function measureAll(
   order: readonly (readonly VariantName[])[],
   measured: () => void,
 ): Promise<void> {
+  const finish = await progress.step("images into dom0", () => prepare(bench, variants));
+  try {
+    await measureRounds(bench, variants, order, measured);
+  } finally {
+    await finish().catch(() => {}); // the host may have gone
+  }
+}
+
+async function measureRounds(
+  bench: Bench,
+  variants: readonly VariantName[],
+  order: readonly (readonly VariantName[])[],
+  measured: () => void,
+): Promise<void> {
   const { settings } = bench;
-  await progress.step("images into dom0", () => prepare(bench, variants));
   for (const variant of variants) {
     for (const [id, reason] of neverHas(variant)) {
       if (settings.groups.some((group) => id.startsWith(`${group}.`)))
@@ -171,7 +186,8 @@ async function main(): Promise<number> {
   if (old === undefined) return failed;
   const comparison = compare(old, results, tolerance);
   console.log(`\nSince ${old.made.slice(0, 10)} (${old.commit}):\n${comparisonText(comparison)}`);
-  return comparison.changes.some(({ verdict }) => verdict === "worse") ? 1 : failed;
+  const worse = comparison.changes.some(({ verdict }) => verdict === "worse") || comparison.lost.length > 0;
+  return worse ? 1 : failed;
 }
 
 function read(file: string): Results {
@@ -243,7 +259,7 @@ async function made({
   ];
   const variants = named === undefined ? usual : named.split(",").map((name) => variantOf(name, usual));
   const order = interleaved(variants, settings.runs);
-  const commit = (await capture(["git", "rev-parse", "--short", "HEAD"])).trim();
+  const commit = (await capture(["git", "describe", "--always", "--dirty", "--exclude=*"])).trim();
   const host = await progress.step("Xen host", async () =>
     kind === "local"
       ? LocalHost.start()

@@ -1,5 +1,5 @@
 /** What has changed between two results. Pure. */
-import { MEASURES } from "./measures.ts";
+import { type Group, MEASURES } from "./measures.ts";
 import { isAbsent, type Results } from "./results.ts";
 import { cost, relativeSpread, type Summary } from "./statistics.ts";
 import { shortNumber } from "./table.ts";
@@ -24,8 +24,10 @@ export interface Change {
 
 export interface Comparison {
   readonly changes: readonly Change[];
-  /** What only one of the two has: `access.port of minios: not measured before`. */
+  /** What only one of the two has, and is no loss: `access.port of minios: not measured before`. */
   readonly missing: readonly string[];
+  /** What there was and should be, but is not, or is nothing now. As bad as worse. */
+  readonly lost: readonly string[];
   /** Why the two may not be comparable at all, one sentence each. */
   readonly warnings: readonly string[];
 }
@@ -38,19 +40,29 @@ export function compare(
 ): Comparison {
   const changes: Change[] = [];
   const missing: string[] = [];
+  const lost: string[] = [];
+  const wanted = (group: Group, variant: VariantName) =>
+    after.variants.includes(variant) &&
+    String(after.settings.groups ?? group)
+      .split(",")
+      .includes(group);
   const counted = before.host.icount && after.host.icount;
-  for (const { id, better, counted: countable } of MEASURES) {
+  for (const { id, group, better, counted: countable } of MEASURES) {
     for (const variant of VARIANT_NAMES) {
       const [old, now] = [before.figures[id]?.[variant], after.figures[id]?.[variant]];
       const [had, has] = [old !== undefined && !isAbsent(old), now !== undefined && !isAbsent(now)];
       if (had !== has)
-        missing.push(`${id} of ${variant}: ${had ? "not measured now" : "not measured before"}`);
+        (had && wanted(group, variant) ? lost : missing).push(
+          `${id} of ${variant}: ${had ? "not measured now" : "not measured before"}`,
+        );
       if (old === undefined || now === undefined || isAbsent(old) || isAbsent(now)) continue;
       const ratio = cost(now.median, old.median, better);
       // From nothing to nothing is no change; from nothing to something has no ratio and is told as it is.
       if (ratio === undefined) {
         if (now.median !== old.median)
-          missing.push(`${id} of ${variant}: ${old.median} before, ${now.median} now`);
+          (better === "more" && old.median > 0 ? lost : missing).push(
+            `${id} of ${variant}: ${old.median} before, ${now.median} now`,
+          );
         continue;
       }
       const floor = counted && countable ? countedTolerance : timedTolerance;
@@ -60,7 +72,7 @@ export function compare(
       changes.push({ id, variant, before: old, after: now, cost: ratio, tolerance, verdict });
     }
   }
-  return { changes, missing, warnings: warningsOf(before, after) };
+  return { changes, missing, lost, warnings: warningsOf(before, after) };
 }
 
 function warningsOf(before: Results, after: Results): string[] {
@@ -78,7 +90,7 @@ function warningsOf(before: Results, after: Results): string[] {
 }
 
 /** The comparison as text: what is worse first, what is the same as a number alone. */
-export function comparisonText({ changes, missing, warnings }: Comparison): string {
+export function comparisonText({ changes, missing, lost, warnings }: Comparison): string {
   const lines: string[] = warnings.map((warning) => `! ${warning}`);
   for (const verdict of ["worse", "better"] as const) {
     const found = changes.filter((change) => change.verdict === verdict);
@@ -91,6 +103,7 @@ export function comparisonText({ changes, missing, warnings }: Comparison): stri
       );
     }
   }
+  for (const each of lost) lines.push(`lost: ${each}`);
   for (const each of missing) lines.push(`- ${each}`);
   const same = changes.filter((change) => change.verdict === "same").length;
   lines.push(`${same} of ${changes.length} figures are the same within their tolerance`);

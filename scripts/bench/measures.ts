@@ -38,6 +38,13 @@ const table = (
     ...(counted && { counted: true }),
   }));
 
+/** Guests at once, at the most so many. */
+export const DENSITY = [1, 2, 4, 8] as const;
+export type Density = (typeof DENSITY)[number];
+
+const guests = (count: number): string => (count === 1 ? "1 guest" : `${count} guests`);
+const densityId = (what: "up" | "host", count: Density): string => `${what}-${count}`;
+
 export const MEASURES: readonly Measure[] = [
   ...table("resources", [
     ["image", "stub domain's image: kernel and ramdisk", "MB", "less"],
@@ -55,12 +62,22 @@ export const MEASURES: readonly Measure[] = [
     ["create", "xl create, to its return", "s", "less"],
     ["agent", "stub domain: its kernel to `running`", "s", "less"],
     ["qemu", "stub domain: its kernel to QEMU's start", "s", "less"],
+    ["own", "process 1's own time until QEMU's start, less waiting for devices", "ms", "less"],
     ["serial", "xl create to the guest's first word on the serial port", "s", "less"],
     ["up", "xl create to the guest's first program", "s", "less"],
   ]),
   ...table("density", [
+    ...DENSITY.flatMap((count) => [
+      [densityId("up", count), `${guests(count)}: until all are up`, "s", "less"] as const,
+      [
+        densityId("host", count),
+        `${guests(count)}: memory of Xen and of dom0's processes`,
+        "MiB",
+        "less",
+      ] as const,
+    ]),
     ["time", "each further guest: time until all are up", "s", "less"],
-    ["memory", "each further guest: memory of the host", "MiB", "less"],
+    ["memory", "each further guest: memory of Xen and of dom0's processes", "MiB", "less"],
   ]),
   ...table("access", [
     ["port", "read of an I/O port (keyboard's status), median", "µs", "less", "counted"],
@@ -86,6 +103,7 @@ export const MEASURES: readonly Measure[] = [
     ["udp", "UDP packets of 64 bytes that arrive in dom0", "1/s", "more"],
     ["echo-p50", "round trip of a UDP packet, median", "µs", "less", "counted"],
     ["echo-p99", "round trip of a UDP packet: 99 of 100 take at most", "µs", "less"],
+    ["echo-lost", "UDP packets that nothing came back for", "%", "less"],
   ]),
   ...table("screen", [
     ["change", "key to the last pixel of a whole new screen", "ms", "less"],
@@ -97,6 +115,8 @@ export const MEASURES: readonly Measure[] = [
     ["restore", "xl restore, to its return", "s", "less"],
     ["console-save", "xl save, device state over the console", "s", "less"],
     ["console-restore", "xl restore, device state over the console", "s", "less"],
+    ["disk-rate", "4 MiB of made-up device state, by a state disk into dom0's file", "MB/s", "more"],
+    ["console-rate", "4 MiB of made-up device state, over the console", "MB/s", "more"],
   ]),
 ];
 

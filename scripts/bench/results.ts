@@ -32,7 +32,7 @@ export interface Results {
   readonly made: string;
   readonly commit: string;
   readonly host: HostFacts;
-  /** What all variants have in common: `controller`, `guestMemory`, `quick`... */
+  /** What all variants have in common: `controller`, `guestMemory`, `idleSeconds`... */
   readonly settings: Readonly<Record<string, string | number | boolean>>;
   readonly variants: readonly VariantName[];
   /** The variants of each round, in their order. */

@@ -1,11 +1,11 @@
 /** What all variants of one benchmark have in common, and what a person may choose. */
-import { GROUPS, type Group } from "./measures.ts";
+import { DENSITY, type Density, GROUPS, type Group } from "./measures.ts";
 
 export interface Settings {
   /** Rounds; each variant is measured once in each. */
   readonly runs: number;
   readonly groups: readonly Group[];
-  /** Only medians: means have dom0's own work in them, which comes when it comes. For time that follows instructions. */
+  /** For time that follows instructions: the mean of the lowest nine tenths in place of a median, see {@link guestFigures}. */
   readonly counted: boolean;
   /** Of the guest's disks. MiniOS' QEMU knows no AHCI, so that all have IDE when it takes part. */
   readonly controller: "ahci" | "ide";
@@ -16,6 +16,8 @@ export interface Settings {
   readonly portReads: number;
   readonly mmioReads: number;
   readonly cpuRounds: number;
+  /** Beside a program that reads a port: many turns of the guest's scheduler, which has 100 a second. */
+  readonly besideRounds: number;
   /** Requests of each kind; those in order have 64 KiB, the others 4 KiB. */
   readonly sequential: number;
   readonly random: number;
@@ -25,7 +27,7 @@ export interface Settings {
   readonly udpPackets: number;
   readonly echoes: number;
   /** Guests at once. */
-  readonly density: readonly number[];
+  readonly density: readonly Density[];
   /** Whole screens that a key brings, and seconds of drawing. */
   readonly screenChanges: number;
   readonly screenSeconds: number;
@@ -39,13 +41,14 @@ const full: Omit<Settings, "runs" | "groups" | "counted" | "controller"> = {
   portReads: 20_000,
   mmioReads: 20_000,
   cpuRounds: 20_000_000,
+  besideRounds: 400_000_000,
   sequential: 256,
   random: 500,
   flushed: 200,
   tcpBytes: 8 << 20,
   udpPackets: 5_000,
   echoes: 1_000,
-  density: [1, 2, 4, 8],
+  density: DENSITY,
   screenChanges: 10,
   screenSeconds: 30,
   patience: 1200,
@@ -103,6 +106,11 @@ export function settingsOf(choice: Choice): Settings {
   const fitting = all.filter(
     (group) => (!choice.icount || counted.includes(group)) && (!choice.quick || !slow.includes(group)),
   );
+  const uncounted = chosen?.filter((group) => choice.icount && !counted.includes(group)) ?? [];
+  if (uncounted.length > 0)
+    throw new RangeError(
+      `--icount: nothing of ${uncounted.join(", ")} is counted, but ${counted.join(", ")}`,
+    );
   const runs = choice.runs ?? (choice.quick || choice.icount ? 1 : 5);
   if (!Number.isInteger(runs) || runs < 1) throw new RangeError(`--runs ${runs}: must be a number from 1`);
   return {
@@ -135,18 +143,26 @@ export function guestJobs(settings: Settings): string[] {
   // An access costs Xen a thousand instructions more while the guest's next tick comes before the stub domain's. Both come
   // every 10 ms, at a distance that is another one in each boot: let it pass through all that there are. And QEMU has more to
   // look after in a guest's first seconds, 650 instructions an access.
-  return [
-    "drift",
-    "rest:3",
-    ...all.filter((job) => countedJobs.includes(/^(?:probe:|mmio:)?([^:]+)/.exec(job)?.[1] ?? "")),
-  ];
+  return ["drift", "rest:3", ...all.filter((job) => countedJobs.includes(jobName(job)))];
+}
+
+/** The label under which a job's figures come, or the job's own name where it has none. */
+function jobName(job: string): string {
+  return /^(?:probe:|mmio:)?([^:]+)/.exec(job)?.[1] ?? "";
+}
+
+/** Labels of all that the guest will tell of. */
+export function labelsOf(settings: Settings): string[] {
+  return guestJobs(settings)
+    .filter((job) => /^(?:probe|mmio|beside):/.test(job))
+    .map(jobName);
 }
 
 /** Those with a figure that is counted, and what they need. What is read anywhere was written there before. */
 const countedJobs = ["port", "mmio", "cpu", "random-write", "random-read", "nic", "echo"];
 
 function allGuestJobs(settings: Settings): string[] {
-  const { groups, portReads, mmioReads, cpuRounds, sequential, random, flushed } = settings;
+  const { groups, portReads, mmioReads, cpuRounds, besideRounds, sequential, random, flushed } = settings;
   const disk = (label: string, ...words: readonly (string | number)[]) =>
     `probe:${label}:disk:${SCRATCH}:${words.join(":")}`;
   const peer = (label: string, command: string, port: number, ...words: readonly number[]) =>
@@ -157,7 +173,7 @@ function allGuestJobs(settings: Settings): string[] {
           `probe:port:port:64:${portReads}`,
           `mmio:mmio:${mmioReads}`,
           `probe:cpu:cpu:${cpuRounds}`,
-          `beside:beside:${cpuRounds}`,
+          `beside:beside:${besideRounds}`,
         ]
       : []),
     ...(groups.includes("disk")
@@ -204,7 +220,7 @@ export function guestFigures(
     return value;
   };
   const typical = () => need(counted ? "low90" : "p50") / 1000;
-  const rate = (what: "bytes" | "count" | "received", factor: number) =>
+  const rate = (what: "bytes" | "count", factor: number) =>
     need("ns") === 0 ? 0 : (need(what) / need("ns")) * 1e9 * factor;
   switch (label) {
     case "port":
@@ -233,11 +249,13 @@ export function guestFigures(
     case "tcp-in":
       return [[`network.${label}`, rate("bytes", 1e-6)]];
     case "udp":
-      return [["network.udp", rate("received", 1)]];
+      // Between the first that arrived and the last: n packets are n - 1 distances.
+      return [["network.udp", need("span") === 0 ? 0 : ((need("received") - 1) / need("span")) * 1e9]];
     case "echo":
       return [
         ["network.echo-p50", typical()],
         ["network.echo-p99", need("p99") / 1000],
+        ["network.echo-lost", (100 * need("lost")) / (need("lost") + need("count"))],
       ];
     default:
       throw new Error(`nobody has asked for ${label}`);
@@ -246,6 +264,6 @@ export function guestFigures(
 
 /** Ids of what {@link guestFigures} makes of a label, whatever the guest says. */
 export function figuresOf(label: string): string[] {
-  const anything = { ns: 1, count: 1, bytes: 1, received: 1, p50: 1, p99: 1 };
+  const anything = { ns: 1, count: 1, bytes: 1, received: 2, span: 1, lost: 0, p50: 1, p99: 1 };
   return guestFigures(label, anything).map(([id]) => id);
 }

@@ -13,12 +13,12 @@ export const VARIANTS = {
   "shell-stubdom": {
     what: "the same kernel and QEMU, a shell script for process 1",
     differs:
-      "no agent: QEMU unsupervised, not sandboxed, its clock by system calls, with libxl's own disk settings, its NIC on a bridge in the stub domain; 128 MiB, which busybox and Xen's tools need",
+      "no agent: QEMU unsupervised, not sandboxed, its clock by system calls, with libxl's own disk settings, its NIC on a bridge in the stub domain; 128 MiB, which busybox and Xen's tools need; these are in its image, not compressed",
   },
   minios: {
     what: "the MiniOS stub domain (qemu-xen-traditional)",
     differs:
-      "another operating system in one address space and a QEMU of 2009: other device models behind the same names, ROMBIOS instead of SeaBIOS; no AHCI, so that all variants use IDE when it takes part",
+      "another operating system in one address space and a QEMU of 2009: other device models behind the same names, ROMBIOS instead of SeaBIOS; no AHCI, so that all variants use IDE when it takes part; dom0 sends it whole checksums, without which its guest drops what comes",
   },
   // A joint and a disk at a time: the one does not touch the other's figures, and a boot takes minutes.
   "bridge+io_uring": ours("stubdom.net_joint=bridge stubdom.disk_aio=io_uring"),

@@ -6,6 +6,9 @@ import { DATA, EOF, EXIT, type OpenOptions, RemoteProcess, SIGNAL, STDERR, STDOU
 import { LabError } from "./errors.ts";
 import { XenHost } from "./xen-host.ts";
 
+/** How long output is awaited of a command that has ended, in milliseconds. */
+const lastOutput = 500;
+
 export class LocalHost extends XenHost {
   override readonly log = "";
   readonly #running = new Set<RemoteProcess>();
@@ -49,6 +52,14 @@ export class LocalHost extends XenHost {
       running.receive(EXIT, Buffer.from(JSON.stringify(end)));
     };
     child.once("error", (error) => ended({ error: error.message }));
+    // What it leaves behind may hold its pipes for as long as a guest lives, as xl's own process might.
+    child.once("exit", () => {
+      const patience = setTimeout(() => {
+        child.stdout.destroy();
+        child.stderr.destroy();
+      }, lastOutput);
+      child.once("close", () => clearTimeout(patience));
+    });
     child.once("close", (code, signal) => ended(code === null ? { signal: signalNumber(signal) } : { code }));
     return running;
   }

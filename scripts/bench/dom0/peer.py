@@ -4,17 +4,22 @@
 
     FIRST_PORT      TCP: reads all, then closes
     FIRST_PORT + 1  TCP: sends BYTES, then closes
-    FIRST_PORT + 2  UDP: counts packets; a packet "?" is answered with the count, which begins anew
+    FIRST_PORT + 2  UDP: counts a sender's packets; "?" is answered with "COUNT NS", from its first packet to its last
     FIRST_PORT + 3  UDP: sends each packet back
 
-One process and one thread: the guest uses one of them at a time. Prints "ready" once all are open.
+A guest that is destroyed says no farewell: each connection is a thread's own and ends after a while of silence, so that
+the next guest finds all of it as the first one did. Prints "ready" once all are open.
 """
 
-import selectors
+import collections
 import socket
 import sys
+import threading
+import time
 
 CHUNK = 65536
+SILENCE = 120  # seconds
+SENDERS = 16  # whose packets are counted; the oldest is forgotten
 
 
 def opened(kind, port):
@@ -29,59 +34,65 @@ def opened(kind, port):
     return sock
 
 
-def sink(listener):
-    connection, _ = listener.accept()
-    with connection:
-        while connection.recv(CHUNK):
-            pass
+def sink(connection):
+    while connection.recv(CHUNK):
+        pass
 
 
-def source(listener, size):
-    connection, _ = listener.accept()
+def source(connection, size):
     chunk = bytes(range(256)) * (CHUNK // 256)
-    with connection:
-        try:
-            while size > 0:
-                size -= connection.send(chunk[:size])
-        except OSError:
-            pass  # the guest has gone
+    while size > 0:
+        size -= connection.send(chunk[:size])
 
 
-class Counter:
-    def __init__(self):
-        self.count = 0
+def connections(listener, serve):
+    def serve_one(connection):
+        with connection:
+            connection.settimeout(SILENCE)
+            try:
+                serve(connection)
+            except OSError as error:
+                print(error, file=sys.stderr, flush=True)
 
-    def __call__(self, sock):
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=serve_one, args=(connection,), daemon=True).start()
+
+
+def counter(sock):
+    counts = collections.OrderedDict()
+    while True:
         packet, sender = sock.recvfrom(2048)
+        now = time.monotonic_ns()
+        count, first, last = counts.get(sender, (0, now, now))
         if packet == b"?":
-            sock.sendto(str(self.count).encode(), sender)
-            self.count = 0
-        else:
-            self.count += 1
+            sock.sendto(b"%d %d" % (count, last - first), sender)
+            continue
+        counts[sender] = (count + 1, first, now)
+        if len(counts) > SENDERS:
+            counts.popitem(last=False)
 
 
 def echo(sock):
-    packet, sender = sock.recvfrom(2048)
-    sock.sendto(packet, sender)
+    while True:
+        packet, sender = sock.recvfrom(2048)
+        sock.sendto(packet, sender)
 
 
 def main(first, size):
-    selector = selectors.DefaultSelector()
     services = (
-        (socket.SOCK_STREAM, sink),
-        (socket.SOCK_STREAM, lambda listener: source(listener, size)),
-        (socket.SOCK_DGRAM, Counter()),
+        (socket.SOCK_STREAM, lambda listener: connections(listener, sink)),
+        (socket.SOCK_STREAM, lambda listener: connections(listener, lambda each: source(each, size))),
+        (socket.SOCK_DGRAM, counter),
         (socket.SOCK_DGRAM, echo),
     )
-    for index, (kind, serve) in enumerate(services):
-        selector.register(opened(kind, first + index), selectors.EVENT_READ, serve)
+    opened_all = [(serve, opened(kind, first + index)) for index, (kind, serve) in enumerate(services)]
+    threads = [threading.Thread(target=serve, args=(sock,)) for serve, sock in opened_all]
+    for thread in threads:
+        thread.start()
     print("ready", flush=True)
-    while True:
-        for key, _ in selector.select():
-            try:
-                key.data(key.fileobj)
-            except OSError as error:
-                print(error, file=sys.stderr, flush=True)
+    for thread in threads:
+        thread.join()
 
 
 main(int(sys.argv[1]), int(sys.argv[2]))

@@ -75,13 +75,40 @@ test("what only one has, and nothing to something, is told", () => {
     "access.port": { dom0: "gone", "linux-stubdom": [1] },
     "idle.stubdom": { "linux-stubdom": [2] },
   });
-  const { changes, missing } = compare(before, after);
+  const { changes, missing, lost } = compare(before, after);
   expect(changes).toEqual([]);
   expect(missing).toEqual([
     "idle.stubdom of linux-stubdom: 0 before, 2 now",
-    "access.port of dom0: not measured now",
     "access.port of linux-stubdom: not measured before",
   ]);
+  expect(lost).toEqual(["access.port of dom0: not measured now"]);
+});
+
+test("what should be there and is not, or is nothing now, is lost; what was not asked for is not", () => {
+  const before = results({
+    "access.port": { dom0: [1], "linux-stubdom": [1] },
+    "disk.seq-read": { dom0: [3], "linux-stubdom": [3] },
+    "idle.switches": { dom0: [3] },
+  });
+  const settings = { ...about.settings, groups: "disk,idle" };
+  const after = results(
+    { "disk.seq-read": { "linux-stubdom": [0] }, "idle.switches": { dom0: [0] } },
+    { settings },
+  );
+  const { missing, lost } = compare(before, after);
+  expect(lost).toEqual([
+    "disk.seq-read of dom0: not measured now",
+    "disk.seq-read of linux-stubdom: 3 before, 0 now",
+  ]);
+  expect(missing).toHaveLength(3);
+  const alone = results(
+    { "disk.seq-read": { "linux-stubdom": [3] } },
+    { settings, variants: ["linux-stubdom"] },
+  );
+  expect(compare(before, alone).lost).toEqual([]);
+  expect(comparisonText(compare(before, after))).toContain(
+    "lost: disk.seq-read of linux-stubdom: 3 before, 0 now",
+  );
 });
 
 test("results of another host or with other settings are compared with a warning", () => {

@@ -13,7 +13,13 @@ import {
   xlInfo,
   xlList,
 } from "../../../scripts/bench/readings.ts";
-import { guestFigures, guestJobs, scratchMiB, settingsOf } from "../../../scripts/bench/settings.ts";
+import {
+  guestFigures,
+  guestJobs,
+  labelsOf,
+  scratchMiB,
+  settingsOf,
+} from "../../../scripts/bench/settings.ts";
 
 describe("what the guest's program says", () => {
   test("is found on the console by its label, the last time", () => {
@@ -79,8 +85,10 @@ describe("processes of dom0", () => {
 test("what stub domains tell of themselves", () => {
   expect(leastMemory("40000 of 60000, least 30000")).toBe(30000);
   expect([leastMemory(undefined), leastMemory("?")]).toEqual([undefined, undefined]);
-  expect(shellQemuStart("x\nshell: QEMU after 3.41 s; began 1.0, waited")).toBeCloseTo(3410, 6);
-  expect(shellQemuStart("")).toBeUndefined();
+  const start = shellQemuStart("x\nshell: QEMU after 3.41 s; began 1.0, waited for devices from 2.5 to 2.75");
+  expect(start?.start).toBeCloseTo(3410, 6);
+  expect(start?.own).toBeCloseTo(2160, 6);
+  expect(shellQemuStart("shell: QEMU after 3.41 s; began 1.0, waited")).toBeUndefined();
 });
 
 test("what each further guest costs", () => {
@@ -90,11 +98,9 @@ test("what each further guest costs", () => {
 describe("settings", () => {
   test("each job of the guest gives figures that exist", () => {
     const settings = settingsOf({ quick: false, minios: false, icount: false });
-    const values = { ns: 1000, count: 10, bytes: 4096, received: 9, p50: 1, p90: 2, p99: 3, max: 4 };
-    const labels = guestJobs(settings).flatMap(
-      (job) => /^(?:probe|mmio|beside):([^:]+):/.exec(job)?.[1] ?? [],
-    );
-    const ids = labels.flatMap((label) => guestFigures(label, values).map(([id]) => id));
+    const measured = { ns: 1000, count: 10, bytes: 4096, received: 9, span: 900, lost: 0 };
+    const values = { ...measured, p50: 1, p90: 2, p99: 3, max: 4 };
+    const ids = labelsOf(settings).flatMap((label) => guestFigures(label, values).map(([id]) => id));
     expect(new Set(ids).size).toBe(ids.length);
     const expected = MEASURES.filter(({ group }) => ["access", "disk", "network"].includes(group)).map(
       ({ id }) => id,
@@ -117,7 +123,8 @@ describe("settings", () => {
     const probed = labels.filter((label = "") => !prepared.includes(label));
     expect(labels.slice(0, 2)).toEqual(["drift", "rest"]);
     expect(probed).toEqual(["port", "mmio", "cpu", "random-write", "random-read", "echo"]);
-    const values = { ns: 1000, count: 10, bytes: 4096, low90: 1, p50: 1, p90: 2, p99: 3, max: 4 };
+    expect(labelsOf(settingsOf({ quick: false, minios: false, icount: true }))).toEqual(probed);
+    const values = { ns: 1000, count: 10, lost: 0, bytes: 4096, low90: 1, p50: 1, p90: 2, p99: 3, max: 4 };
     const ids = probed.flatMap((label = "") => guestFigures(label, values, true).map(([id]) => id));
     for (const { id } of MEASURES.filter(({ counted }) => counted)) expect(ids).toContain(id);
   });
@@ -131,7 +138,15 @@ describe("settings", () => {
     expect(() => guestFigures("port", { p50: 5000 }, true)).toThrow("no low90=");
     expect(guestFigures("beside", { ns: 60_000, count: 10_000, p50: 5000 })).toEqual([["access.beside", 6]]);
     expect(guestFigures("seq-read", { ns: 1e9, bytes: 2e6 })).toEqual([["disk.seq-read", 2]]);
-    expect(guestFigures("udp", { ns: 5e8, count: 100, received: 90 })).toEqual([["network.udp", 180]]);
+    // From the first that arrived to the last there are 90 distances.
+    expect(guestFigures("udp", { ns: 1, count: 100, received: 91, span: 5e8 })).toEqual([
+      ["network.udp", 180],
+    ]);
+    expect(guestFigures("echo", { p50: 1000, p99: 2000, count: 9, lost: 1 })).toEqual([
+      ["network.echo-p50", 1],
+      ["network.echo-p99", 2],
+      ["network.echo-lost", 10],
+    ]);
   });
 
   test("short, with MiniOS, counted, or in part", () => {
@@ -147,6 +162,9 @@ describe("settings", () => {
       runs: 3,
     });
     expect(() => settingsOf({ ...choice, only: ["disc"] })).toThrow(/no group disc; there are resources, /);
+    expect(() => settingsOf({ ...choice, icount: true, only: ["disk", "save"] })).toThrow(
+      /--icount: nothing of save is counted, but access, disk, network/,
+    );
     expect(() => settingsOf({ ...choice, runs: 0 })).toThrow(/--runs 0/);
     expect(() => settingsOf({ ...choice, runs: Number.NaN })).toThrow(/--runs NaN/);
   });

@@ -37,3 +37,11 @@ test("files there and back", async () => {
     rmSync(directory, { recursive: true });
   }
 });
+
+test("a command that leaves a process behind, with its pipes, has ended all the same", async () => {
+  const began = Date.now();
+  const { stdout } = await host.run("echo $$; sleep 20 & echo $!");
+  expect(Date.now() - began).toBeLessThan(10_000);
+  const [, left = ""] = stdout.trim().split("\n");
+  process.kill(Number(left));
+});
