@@ -5,6 +5,11 @@ import type { DmArguments } from "../qemu/dm-argv.ts";
 import { stateDevice } from "../savestate/state-device.ts";
 import { BootError } from "./errors.ts";
 
+/** IDE's; libxl gives CD drives no other place, and leaves out those behind the fifth. */
+const cdDrives = 4;
+/** MAX_ISA_SERIAL_PORTS of QEMU's hw/char/serial-isa.c. */
+const serialPorts = 4;
+
 /**
  * The frontends without which QEMU cannot be started with these arguments: what it opens by name, and the
  * NICs that its TAP devices are joined to. libxl gives a stub domain more than that, PV disks beyond QEMU's
@@ -60,12 +65,25 @@ function refuseNamesakes(disks: readonly BlockFrontend[]): void {
  */
 export function unemulatedDisks(found: Frontends, dm: DmArguments): string[] {
   const left = found.disks.filter(
-    ({ device, id, empty }) => !empty && id !== stateDevice.number && !dm.disks.includes(device),
+    ({ device, id, empty, virtualDevice }) =>
+      id !== stateDevice.number &&
+      // QEMU's arguments name no file for an empty drive: a place among the four has one all the same.
+      (empty ? virtualDevice.disk >= cdDrives : !dm.disks.includes(device)),
   );
   return left.map(
     ({ label, path }) =>
-      `${label} (${path}) is not emulated: QEMU has hda to hdd, with hdtype="ahci" up to hdf, and sda to sdg for SCSI; the guest reaches it with PV drivers alone`,
+      `${label} (${path}) is not emulated: QEMU has hda to hdd, with hdtype="ahci" up to hdf for disks, and sda to sdg for SCSI; the guest reaches it with PV drivers alone`,
   );
+}
+
+/** What the log says about serial ports beyond those that a PC has: QEMU takes the rest of the list without a word. */
+export function unemulatedSerials(dm: DmArguments): string[] {
+  return dm.serials
+    .slice(serialPorts)
+    .map(
+      (device) =>
+        `${device} is no serial port of the guest's: QEMU has ${serialPorts} of them; shorten serial_list= in the guest's configuration`,
+    );
 }
 
 function present<T extends Frontend>(frontend: T | undefined, what: string, instead: string): T {

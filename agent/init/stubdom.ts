@@ -22,7 +22,7 @@ import type { FirstQuestions } from "./first-questions.ts";
 import type { Identity } from "./identity.ts";
 import { applySettings, screenSettings } from "./limits.ts";
 import { MemoryWatch, peakResident } from "./memory.ts";
-import { neededFrontends, unemulatedDisks } from "./needed.ts";
+import { neededFrontends, unemulatedDisks, unemulatedSerials } from "./needed.ts";
 import { Phases } from "./phases.ts";
 import { DomainReport } from "./report.ts";
 import type { Serving, ServingContext } from "./serving.ts";
@@ -214,7 +214,7 @@ export class Stubdom {
     const began = this.platform.clock.now();
     const needed = dmArguments.then((dm) => {
       this.#arguments = dm;
-      for (const note of unemulatedDisks(found, dm)) this.log.warn({}, note);
+      for (const note of [...unemulatedDisks(found, dm), ...unemulatedSerials(dm)]) this.log.warn({}, note);
       return neededFrontends(found, dm);
     });
     const likely = [...found.disks, ...found.nics, ...found.consoles].filter(({ awaited }) => awaited);

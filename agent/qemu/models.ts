@@ -32,6 +32,8 @@ const absent: Readonly<Record<string, Unavailable>> = {
 const nics = ["e1000", "rtl8139"];
 /** MB; hw/display/cirrus_vga.c refuses any other. */
 const cirrusMemory = ["4", "8", "16"];
+/** Two channels of two drives; libxl puts a fifth CD drive on a third one. */
+const lastIdeChannel = 1;
 /** lsi53c895a has 16 SCSI ids in theory, 8 in QEMU, and one is its own. */
 const lastScsiId = 6;
 
@@ -47,6 +49,14 @@ export function unavailable(parts: readonly string[]): Unavailable | undefined {
   if (model === "cirrus-vga" && memory !== undefined && !cirrusMemory.includes(memory)) {
     const problem = `a Cirrus card has ${cirrusMemory.join(", ")} MB`;
     return { problem, remedy: 'choose videoram=8 or 16, or vga="stdvga"' };
+  }
+  const channel = /^ide\.(\d+)$/.exec(optionValue(parts, "bus") ?? "")?.[1];
+  if (Number(channel) > lastIdeChannel) {
+    const problem = "the emulated IDE controller has room for four drives, hda to hdd";
+    return {
+      problem,
+      remedy: "give the CD drive in disk= of the guest's configuration one of their letters",
+    };
   }
   const target = optionValue(parts, "scsi-id");
   if (model === "scsi-hd" && Number(target) > lastScsiId) {

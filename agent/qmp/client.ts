@@ -95,7 +95,8 @@ export class QmpClient {
 
   /**
    * Like {@link execute}, for a command that takes a descriptor (`add-fd`, `getfd`), of which QEMU gets a copy.
-   * The caller's own may be closed once this has settled.
+   * The caller's own may be closed once this has settled: a QEMU that has not even taken it by then has read nothing for
+   * all that time, and the connection ends.
    */
   executeWith(
     descriptor: number,
@@ -115,16 +116,24 @@ export class QmpClient {
   #send(command: string, args: JsonObject, milliseconds: number, descriptor?: number): Promise<JsonValue> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
+      let passed = descriptor === undefined;
       const deadline = this.context.clock.setTimer(milliseconds, () => {
+        const error = new QmpTimeout(command, milliseconds);
+        if (!passed) this.#end(error);
         this.#pending.delete(id);
-        reject(new QmpTimeout(command, milliseconds));
+        reject(error);
       });
       this.#pending.set(id, { command, deadline, resolve, reject });
       const request = encodeText(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       // Whoever ended the connection has rejected this command too.
       const written =
         descriptor === undefined ? this.stream.write(request) : this.stream.writeWith(request, descriptor);
-      written.catch((error: unknown) => this.#end(closed(error)));
+      written.then(
+        () => {
+          passed = true;
+        },
+        (error: unknown) => this.#end(closed(error)),
+      );
     });
   }
 

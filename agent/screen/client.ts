@@ -1,6 +1,7 @@
+import { concatBytes } from "../bytes/bytes.ts";
 import { decodeText } from "../bytes/text.ts";
 import type { Clock, Descriptors, Framebuffers, PixelSource } from "../platform/port.ts";
-import { DescriptorStream } from "../platform/stream.ts";
+import { DescriptorStream, written } from "../platform/stream.ts";
 import type { Canvas } from "./canvas.ts";
 import type { ScreenCounters } from "./counters.ts";
 import { RfbClosed, RfbError } from "./errors.ts";
@@ -29,8 +30,11 @@ import {
 const longestText = 64 * 1024;
 /** Pieces of messages after which everybody else gets a turn, however fast QEMU sends. */
 const piecesATurn = 4096;
-/** Bytes of input that may wait for QEMU to take them. Beyond, a pointer's way is cut short, then keys are lost. */
-const mostUnsent = { pointer: 4 * 1024, key: 64 * 1024 };
+/**
+ * Bytes that may wait for QEMU to take them. Beyond, a pointer's way is cut short, then keys are lost; and a QEMU that makes
+ * us ask again and again without reading it has lost its screen.
+ */
+const mostUnsent = { pointer: 4 * 1024, key: 16 * 1024, request: 20 * 1024 };
 
 interface Context {
   readonly clock: Clock;
@@ -55,6 +59,8 @@ export class RfbClient {
   readonly #pixels: PixelSource;
   #screen: Size;
   #unsent = 0;
+  /** What waits for the write that is under way, if one is. */
+  #queue: Uint8Array[] | undefined;
   #pieces = 0;
   /** The handshake is over: input may be sent. */
   #ready = false;
@@ -195,20 +201,38 @@ export class RfbClient {
     this.context.resized?.(screen);
   }
 
+  /** @throws RfbError when QEMU does not read */
   #request(incremental: boolean): void {
+    if (this.#unsent > mostUnsent.request)
+      throw new RfbError(`RFB: the server has left ${this.#unsent} bytes unread`);
     this.#send(updateRequest(this.#screen, incremental));
   }
 
   #send(bytes: Uint8Array): void {
     if (this.#closed) return;
+    if (this.#queue !== undefined) {
+      this.#unsent += bytes.length;
+      this.#queue.push(bytes);
+      return;
+    }
+    const sent = this.#stream.write(bytes);
+    if (sent === written) return;
     this.#unsent += bytes.length;
-    this.#stream.write(bytes).then(
-      () => {
-        this.#unsent -= bytes.length;
-      },
-      // Reading from it fails as well, and tells run()'s caller.
-      () => this.close(),
-    );
+    this.#queue = [];
+    // Reading from it fails as well, and tells run()'s caller.
+    void this.#sendQueue(bytes.length, sent).catch(() => this.close());
+  }
+
+  /** One write at a time: each that waits costs far more than its bytes. */
+  async #sendQueue(length: number, sent: Promise<void>): Promise<void> {
+    await sent;
+    this.#unsent -= length;
+    while (this.#queue !== undefined && this.#queue.length > 0) {
+      const bytes = concatBytes(this.#queue.splice(0));
+      await this.#stream.write(bytes);
+      this.#unsent -= bytes.length;
+    }
+    this.#queue = undefined;
   }
 
   async #take(size: number): Promise<Uint8Array> {

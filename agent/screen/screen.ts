@@ -20,6 +20,10 @@ const attentionSpan = 60_000;
 const attentionInterval = 200;
 /** While nobody is known to be, QEMU is asked for no more than ten updates a second. */
 const unattendedPause = 100;
+/** A screen that broke is tried again, ever more seldom while it goes on breaking, in milliseconds. */
+const retry = { first: 1_000, last: 60_000 };
+/** The guest chooses its modes, as often as it likes: the log names so many that do not fit. */
+const mostTold = 8;
 
 export interface ScreenContext {
   readonly platform: Pick<Platform, "clock" | "descriptors" | "files" | "sockets" | "framebuffers">;
@@ -45,6 +49,11 @@ export class Screen {
   #watch: Watch | undefined;
   #session: Session | undefined;
   #stopped = false;
+  readonly #told = new Set<string>();
+  /** Until the next try, and how long the last one was put off. */
+  #retry: Timer | undefined;
+  #pause = retry.first / 2;
+  #opened = 0;
 
   constructor(private readonly context: ScreenContext) {
     void this.#follow();
@@ -58,6 +67,7 @@ export class Screen {
   /** Idempotent. */
   stop(): void {
     this.#stopped = true;
+    this.#retry?.cancel();
     this.#session?.close();
     this.#session = undefined;
     void this.#watch?.stop().catch(() => {});
@@ -73,7 +83,7 @@ export class Screen {
       if (this.#stopped) return;
       const look = async () => {
         const state = parseState(node, await store.tryReadText(node));
-        if (state === XenbusState.Connected) await this.#open();
+        if (state === XenbusState.Connected) this.#open();
         else this.#close(`${node} is ${state ?? "gone"}`);
       };
       this.#watch = await store.watch(node, () => {
@@ -94,28 +104,48 @@ export class Screen {
     }
   }
 
-  async #open(): Promise<void> {
+  #open(): void {
     if (this.#stopped || this.#session !== undefined) return;
-    const session = new Session(this.context, this.counters);
-    this.#session = session;
-    void session.run().catch((error) => {
-      if (this.#session === session) this.#failed(error);
-    });
+    this.#retry?.cancel();
+    try {
+      const session = new Session(this.context, this.counters, this.#told);
+      this.#session = session;
+      this.#opened = this.context.platform.clock.now();
+      void session.run().catch((error) => {
+        if (this.#session === session) this.#failed(error);
+      });
+    } catch (error) {
+      this.#failed(error);
+    }
   }
 
   #close(why: string): void {
+    this.#retry?.cancel();
     if (this.#session === undefined) return;
     this.context.log.info({}, `screen: ${why}, no longer shown`);
     this.#session.close();
     this.#session = undefined;
   }
 
+  /** Tries again later: a guest without a screen would otherwise be so until its end. */
   #failed(error: unknown): void {
+    const { clock } = this.context.platform;
+    const lived = this.#session === undefined ? 0 : clock.now() - this.#opened;
     this.#session?.close();
     this.#session = undefined;
-    if (!this.#stopped && !(error instanceof RfbClosed)) {
-      this.context.log.warn({}, `the screen is no longer shown: ${String(error)}`);
-    }
+    if (this.#stopped) return;
+    this.#pause = lived > retry.last ? retry.first : Math.min(2 * this.#pause, retry.last);
+    const seconds = this.#pause / 1000;
+    // As it does at its own end, where nothing is wrong.
+    if (error instanceof RfbClosed)
+      this.context.log.debug({}, `screen: ${error.message}; the next try is in ${seconds} s`);
+    else
+      this.context.log.warn(
+        {},
+        `the screen is no longer shown: ${String(error)}; the next try is in ${seconds} s`,
+      );
+    this.#retry?.cancel();
+    this.#retry = clock.setTimer(this.#pause, () => this.#open());
   }
 }
 
@@ -132,9 +162,12 @@ class Session implements InputTarget {
   constructor(
     private readonly context: ScreenContext,
     counters: ScreenCounters,
+    /** Which screens the log has said not to fit. */
+    private readonly told: Set<string>,
   ) {
     const { platform, log, framebuffer, keyboards } = context;
     const { clock, descriptors, files, framebuffers, sockets } = platform;
+    const devices = keyboards.flatMap((keyboard) => keyboard.linuxDevices(files));
     const [device] = framebuffer.linuxDevices(files);
     if (device === undefined) throw new ScreenError(`${framebuffer.path} has no framebuffer device`);
     const fd = descriptors.open(device, { access: "read-write" });
@@ -153,7 +186,6 @@ class Session implements InputTarget {
       descriptors.close(fd);
       throw error;
     }
-    const devices = keyboards.flatMap((keyboard) => keyboard.linuxDevices(files));
     this.#input = new Input(platform, log, devices, this);
     log.info({}, `screen: QEMU's on ${device}, input from ${devices.join(", ") || "nowhere"}`);
   }
@@ -186,6 +218,8 @@ class Session implements InputTarget {
     this.summary = `${width}x${height}`;
     if (view.target.width < width || view.target.height < height) {
       this.summary += `, shrunk to ${view.target.width}x${view.target.height}`;
+      if (this.told.size >= mostTold || this.told.has(this.summary)) return;
+      this.told.add(this.summary);
       this.context.log.info(
         {},
         `screen: ${this.summary}; for more, add xen_fbfront.video=MEGABYTES,WIDTH,HEIGHT to stubdomain_cmdline, and as many megabytes to stubdomain_memory`,

@@ -64,7 +64,9 @@ export class FakeScreen {
     this.#ready?.();
   }
 
+  /** A connection of its own, which has not ended. */
   #source(): PixelSource {
+    this.#ended = false;
     let closed = false;
     let pixelsLeft = 0;
     const need = (count: number): PixelProgress | undefined => {

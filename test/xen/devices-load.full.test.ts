@@ -20,7 +20,7 @@ import {
 } from "./devices/guests.ts";
 import { loadTests } from "./devices/load.ts";
 import { silenceTests } from "./devices/silence.ts";
-import { inStubdom, randomFile, tellOnFailure, waitForLog, withShell } from "./support.ts";
+import { askGuest, inStubdom, randomFile, tellOnFailure, waitForLog, withShell } from "./support.ts";
 
 const small = 256 << 10;
 
@@ -49,6 +49,10 @@ beforeAll(async () => {
   await threeNetworks(host);
   raw = await fragileDisk("fragile", "/root/load/raw.img");
   await randomFile(host, "/root/load/scratch.img", small);
+  // More of it can be written than dom0 has room for.
+  await host.run(
+    `mkdir /root/load/full && mount -t tmpfs -o size=64k none /root/load/full && truncate -s ${small} /root/load/full/img`,
+  );
   await randomFile(host, "/root/load/cd.iso", small);
   guest = await createGuest(host, {
     name: "load",
@@ -61,6 +65,7 @@ beforeAll(async () => {
       }),
     },
     disks: [
+      { vdev: "xvdd", target: "/root/load/full/img" },
       { vdev: "xvde", target: "/dev/mapper/fragile", backend: "phy" },
       { vdev: "xvdf", target: "/root/load/scratch.img" },
       { vdev: "hdc", target: "/root/load/cd.iso", cdrom: true, backend: "phy" },
@@ -68,7 +73,10 @@ beforeAll(async () => {
     nics: three.map((n) => ({ mac: macOf(n), model: n === 1 ? "e1000" : "rtl8139", bridge: bridgeOf(n) })),
     serials: ["pty", "pty", "pty", "pty"],
     stubdom: withShell,
-    extra: { hdtype: "ahci", vga: "none" },
+    extra: {
+      ...{ hdtype: "ahci", vga: "stdvga", vnc: true, vnclisten: "127.0.0.1", vncunused: false },
+      device_model_args_pv: ["-vga", "xenfb"],
+    },
   });
   await guest.waitForSerial("guest: ready", 800);
 }, 20 * 60_000);
@@ -86,7 +94,7 @@ describe("three NICs, four serial ports and a CD drive", () => {
 
   loadTests(() => guest, {
     drive: { vdev: "hdc", linux: "sr0" },
-    scratch: "sdc",
+    scratch: "sdd",
     networks: three.map((n) => ({ own: ownOf(n), dom0: dom0Of(n) })),
   });
 
@@ -94,19 +102,31 @@ describe("three NICs, four serial ports and a CD drive", () => {
     // What was read before is in the stub domain's page cache, where no error can reach it.
     await inStubdom(guest, "echo 3 > /proc/sys/vm/drop_caches");
     await setTable("fragile", "error");
-    expect(await sum(guest, "sdb")).toBe("failed");
+    expect(await sum(guest, "sdc")).toBe("failed");
     const line = await waitForLog(guest, / error .*disk xvde .*: a read failed/);
     expect(line).toContain("the guest was told");
     expect((await guest.agent()).error).toContain("disk xvde");
     // And it goes on once the disk does.
     await setTable("fragile", "linear $(losetup -j /root/load/raw.img -n -O NAME) 0");
-    expect(await sum(guest, "sdb")).toBe(raw);
+    expect(await sum(guest, "sdc")).toBe(raw);
     // Into the stub domain's page cache first: the flush has the error.
     await setTable("fragile", "error");
-    expect(await write(guest, "sdb")).toBe("failed");
+    expect(await write(guest, "sdc")).toBe("failed");
     await waitForLog(guest, / error .*disk xvde .*: a write failed/);
     // The guest tries again and again: one line for each kind, and at most one more every 10 s.
     const lines = (await guest.qemuDmLog()).match(/disk xvde /g)?.length ?? 0;
     expect(lines).toBeLessThanOrEqual(16);
+  });
+
+  it("is told when dom0's disk is full", async () => {
+    expect(await write(guest, "sdb")).toBe("failed");
+    await waitForLog(guest, / error .*disk xvdd .*: a write failed/);
+  });
+
+  it("gives dom0's file system back what it discards", async () => {
+    const blocks = async () => Number((await host.run("stat -c %b /root/load/scratch.img")).stdout);
+    expect(await blocks()).toBeGreaterThan(0);
+    await askGuest(guest, "blkdiscard /dev/sdd && echo discarded: all", /^discarded: (all)/);
+    expect(await blocks()).toBe(0);
   });
 });

@@ -41,6 +41,7 @@ describe("what is left as it is", () => {
     "-device nec-usb-xhci,id=usb",
     "-device intel-hda -device hda-duplex -device ac97 -device es1370 -device sb16",
     "-device VGA,vgamem_mb=16 -device cirrus-vga,vgamem_mb=8 -device cirrus-vga,vgamem_mb=16",
+    "-device ide-cd,id=ide-5696,bus=ide.1,unit=1 -device ide-hd,bus=ahci0.5,drive=x",
     "-device lsi53c895a -device scsi-hd,drive=scsi0-hd6,scsi-id=6",
     "-device xen-pvdevice,device-id=0xc000 -device constructor,x=y",
   ])("%s", (text) => {
@@ -142,6 +143,10 @@ describe("what is refused", () => {
     ["-device virtio-net,id=nic0,netdev=net0,mac=00:16:3e:00:00:01", "choose model=e1000 or model=rtl8139"],
     ["-device cirrus-vga,vgamem_mb=32", "a Cirrus card has 4, 8, 16 MB; choose videoram=8 or 16"],
     ["-device scsi-hd,drive=scsi0-hd7,scsi-id=7", "room for 7 disks, sda to sdg; name the disk xvdX"],
+    [
+      "-device ide-cd,id=ide-51776,drive=d,bus=ide.2,unit=0",
+      "room for four drives, hda to hdd; give the CD drive",
+    ],
     [
       "-usbdevice host:1.2",
       'dm-argv/005 -usbdevice "host:1.2": QEMU has no such USB device here; usbdevice=',

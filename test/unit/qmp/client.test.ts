@@ -43,6 +43,15 @@ test("hands a descriptor over with a command, and none with the others", async (
   await expect(client.executeWith(70, "add-fd")).rejects.toThrow(QmpConnectionClosed);
 });
 
+test("a descriptor that QEMU has not taken in time is passed to nobody any more", async () => {
+  const { client, clock, ours } = await ready({ execute: (command) => command });
+  ours.writeWith = () => new Promise<void>(() => {});
+  const result = expect(client.executeWith(70, "add-fd")).rejects.toThrow(QmpTimeout);
+  await clock.advance(5000);
+  await result;
+  expect([client.state, ours.closed]).toEqual(["closed", true]);
+});
+
 describe("handshake", () => {
   test("waits for the greeting and negotiates", async () => {
     const { client, qemu, clock } = connect();

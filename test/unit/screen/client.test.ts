@@ -261,6 +261,15 @@ describe("input", () => {
     expect(counters.keys).toBeLessThan(6000);
   });
 
+  it("QEMU that asks to be asked, and reads nothing, has lost its screen", async () => {
+    stuck = true;
+    for (let i = 0; i < 5000; i++) screen.send(update(rectangle(0, 0, 640 + (i % 2), 400, -223)));
+    for (let i = 0; i < 10; i++) await quiet();
+    await clock.advance(1000);
+    expect(String(await ended)).toMatch(/RfbError: RFB: the server has left 20\d\d\d bytes unread/);
+    expect(counters.resizes).toBeLessThan(2000);
+  });
+
   it("ends quietly after close, which may be called twice", async () => {
     client.close();
     client.close();

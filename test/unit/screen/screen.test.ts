@@ -115,23 +115,61 @@ describe("the screen", () => {
     listening = false;
     states(4);
     await quiet();
-    expect(lines.at(-1)).toMatch(/^warn: the screen is no longer shown: .*ECONNREFUSED/);
+    expect(lines.at(-1)).toMatch(
+      /^warn: the screen is no longer shown: .*ECONNREFUSED.*; the next try is in 1 s$/,
+    );
     expect(open.size).toBe(0);
     listening = true;
     states(4);
     await quiet();
+    expect(clock.pending).toBe(0);
     fake.send(new TextEncoder().encode("HTTP/1.1 200"));
     await quiet();
     expect(lines.at(-1)).toMatch(/^warn: the screen is no longer shown: RfbError/);
     expect(open.size).toBe(0);
   });
 
-  it("ends with QEMU without a word, and stop may be called twice", async () => {
+  it("that broke is tried again, ever more seldom, and then shown as ever", async () => {
+    listening = false;
+    states(4);
+    await quiet();
+    for (const seconds of [1, 2, 4, 8, 16, 32, 60, 60]) {
+      expect(lines.at(-1)).toMatch(new RegExp(`; the next try is in ${seconds} s$`));
+      const before = lines.length;
+      await clock.advance(seconds * 1000 - 1);
+      expect(lines).toHaveLength(before);
+      await clock.advance(1);
+      await quiet();
+      expect(lines).toHaveLength(before + 1);
+    }
+    listening = true;
+    await clock.advance(60_000);
+    await quiet();
+    expect(open.size).toBe(3);
+    // One that lasted begins anew.
+    await clock.advance(61_000);
+    fake.end();
+    await quiet();
+    expect(lines.at(-1)).toBe("debug: screen: QEMU closed the screen's socket; the next try is in 1 s");
+    await clock.advance(1000);
+    await quiet();
+    expect(open.size).toBe(3);
+    // What dom0 takes away is not tried again.
+    fake.end();
+    await quiet();
+    tree.state("device/vfb/0", 5);
+    await quiet();
+    await clock.advance(120_000);
+    await quiet();
+    expect(open.size).toBe(0);
+  });
+
+  it("ends with QEMU without a warning, and stop may be called twice", async () => {
     states(4);
     await quiet();
     fake.end();
     await quiet();
-    expect(lines).toHaveLength(1);
+    expect(lines.filter((line) => !line.startsWith("debug: "))).toHaveLength(1);
     screen.stop();
     screen.stop();
     await quiet();

@@ -46,7 +46,7 @@ async function receive(guest: Guest, port: SerialPort, bytes: number): Promise<(
 
 /** The guest must have done `keepprobe`. */
 export function consoleTests(guestOf: () => Guest, out: SerialPort, into: SerialPort): void {
-  const kib = { out: rounds(64, 1 << 10), into: rounds(16, 128) };
+  const kib = { out: rounds(64, 256), into: rounds(16, 64) };
   const hours = 6 * 3600;
 
   // Behind a serial port stands a console. Each byte of a port is a trap, so that here these ten go without one.

@@ -5,6 +5,9 @@ import type { Guest } from "../../../scripts/lab/guest.ts";
 import { askGuest, inStubdom, randomFile, rounds } from "../support.ts";
 import type { CdDrive } from "./cd.ts";
 
+/** A viewer, in dom0. */
+const watcher = "/root/watch.py";
+
 interface Size {
   /** KiB. */
   readonly resident: number;
@@ -34,7 +37,7 @@ export function loadTests(guestOf: () => Guest, { drive, scratch, networks }: Lo
   const seconds = rounds(60, 15 * 60);
 
   it(
-    `${seconds} s of disks, network, CDs, serial port and QMP at once leave process 1 as it was`,
+    `${seconds} s of disks, network, CDs, screen, serial port and QMP at once leave process 1 as it was`,
     async () => {
       const guest = guestOf();
       const { host, name } = guest;
@@ -43,10 +46,11 @@ export function loadTests(guestOf: () => Guest, { drive, scratch, networks }: Lo
         `while :; do writedisk ${scratch} 128; sumdisk ${scratch}; done`,
         ...networks.map(({ dom0 }) => `while :; do ping -c 20 -i 0.2 ${dom0} > /dev/null; done`),
         `while :; do dd if=/dev/${drive.linux} of=/dev/null 2> /dev/null; usleep 300000; done`,
+        "while :; do date > /dev/tty0; sleep 1; done",
       ];
       guest.type(`${jobs.map((job) => `(${job}) &`).join("\n")}\n`);
       const end = Date.now() + seconds * 1000;
-      const done = { cds: 0, locked: 0, commands: 0, pings: 0 };
+      const done = { cds: 0, locked: 0, commands: 0, pings: 0, updates: 0 };
       const changing = async (): Promise<void> => {
         while (Date.now() < end) {
           const insert = ["xl", "cd-insert", name, drive.vdev, `/root/load/${done.cds % 2}.iso`];
@@ -73,11 +77,24 @@ export function loadTests(guestOf: () => Guest, { drive, scratch, networks }: Lo
           done.pings += Number(/ (\d+) received/.exec(stdout)?.[1] ?? 0);
         }
       };
+      const watching = async (): Promise<void> => {
+        while (Date.now() < end) {
+          const { stdout } = await host.run(["python3", watcher, "5900", "rate", "20"], { timeout: 120 });
+          done.updates += (JSON.parse(stdout) as { updates: number }).updates;
+        }
+      };
       // What grows in the first quarter may be what it needs; what grows after it is a leak.
       const sized = new Promise<Size>((resolve, reject) => {
         setTimeout(() => sizeOf(guest).then(resolve, reject), seconds * 250);
       });
-      await Promise.all([changing(), asking(), ...networks.map(({ own }) => pinging(own)), sized]);
+      await host.push("scripts/bench/dom0/watch.py", watcher);
+      await Promise.all([
+        changing(),
+        asking(),
+        watching(),
+        ...networks.map(({ own }) => pinging(own)),
+        sized,
+      ]);
       guest.type("kill $(jobs -p)\n");
       const [before, after] = [await sized, await sizeOf(guest)];
       console.log(
@@ -86,6 +103,7 @@ export function loadTests(guestOf: () => Guest, { drive, scratch, networks }: Lo
       expect(done.cds).toBeGreaterThan(seconds / 60);
       expect(done.commands).toBeGreaterThan(seconds / 60);
       expect(done.pings).toBeGreaterThan(seconds / 4);
+      expect(done.updates).toBeGreaterThan(seconds / 10);
       expect(after.descriptors).toBeLessThanOrEqual(before.descriptors);
       // Pages, not bytes: a collection of garbage more or less.
       expect(after.resident).toBeLessThanOrEqual(before.resident + 128);

@@ -1,0 +1,39 @@
+import { expect, test } from "vitest";
+import { encodeText } from "../../../agent/bytes/text.ts";
+import { discoverFrontends } from "../../../agent/frontends/discover.ts";
+import { unemulatedDisks, unemulatedSerials } from "../../../agent/init/needed.ts";
+import { readDmArguments } from "../../../agent/qemu/dm-argv.ts";
+import { XenstoreClient } from "../../../agent/xenstore/client.ts";
+import { FakeClock } from "../../fakes/clock.ts";
+import { StubdomTree, stubdomId } from "../../fakes/stubdom-tree.ts";
+import { FakeXenstored } from "../../fakes/xenstored.ts";
+
+function argumentsOf(words: string) {
+  return readDmArguments(`qemu -xen-domid 5 ${words}`.split(" ").map(encodeText), 5);
+}
+
+test("the log names what QEMU does not emulate: disks and CD drives without a place, empty ones too", async () => {
+  const daemon = new FakeXenstored();
+  const tree = new StubdomTree(daemon);
+  const xvd = (disk: number) => (202 << 8) | (disk << 4);
+  tree.disk(xvd(0), "xvda");
+  tree.disk(xvd(2), "xvdc", { cdrom: true, mode: "r", params: "aio:" });
+  tree.disk(xvd(6), "xvdg");
+  tree.disk(xvd(7), "xvdh", { cdrom: true, mode: "r", params: "aio:" });
+  const found = await discoverFrontends(new XenstoreClient(daemon.connect(stubdomId), new FakeClock()));
+  const dm = argumentsOf("-drive file=/dev/xvda,if=none,id=a -drive if=none,readonly=on,id=c");
+  const notes = unemulatedDisks(found, dm);
+  expect(notes.map((note) => note.slice(0, note.indexOf(" is not emulated")))).toEqual([
+    `disk xvdg (device/vbd/${xvd(6)})`,
+    `CD drive xvdh (device/vbd/${xvd(7)})`,
+  ]);
+});
+
+test("the log names serial ports beyond QEMU's four, which it would leave out without a word", () => {
+  const ports = (count: number) =>
+    argumentsOf(Array.from({ length: count }, (_, n) => `-serial /dev/hvc${3 + n}`).join(" "));
+  expect(unemulatedSerials(ports(4))).toEqual([]);
+  expect(unemulatedSerials(ports(5))).toEqual([
+    "/dev/hvc7 is no serial port of the guest's: QEMU has 4 of them; shorten serial_list= in the guest's configuration",
+  ]);
+});
