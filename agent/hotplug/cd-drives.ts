@@ -21,7 +21,7 @@ import { waitForFrontends } from "../frontends/wait.ts";
 import { parseState, XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import { type FileSystem, type Platform, SystemError } from "../platform/port.ts";
-import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
 import { addSet, findSets, type Qmp, removeSet, stubDevid } from "./fdsets.ts";
 
 const directory = "device/vbd";
@@ -44,7 +44,6 @@ export interface CdContext {
 /** Follows all CD drives from the call of {@link follow} on. */
 export class CdDrives {
   readonly #drives = new Map<number, Drive>();
-  #watch: Watch | undefined;
   #stopped = false;
 
   constructor(private readonly context: CdContext) {
@@ -53,16 +52,13 @@ export class CdDrives {
 
   /** Sets the watch. Throws {@link XenstoreFailure}. */
   async follow(): Promise<void> {
-    const watch = await this.context.store.watch(directory, (path) => this.#changed(path));
-    this.#watch = watch;
-    if (this.#stopped) this.stop();
+    await this.context.store.watch(directory, (path) => this.#changed(path));
   }
 
-  /** Idempotent. */
+  /** Idempotent. The watch goes with the connection: taking it back waits for xenstored. */
   stop(): void {
     this.#stopped = true;
     for (const drive of this.#drives.values()) drive.stop();
-    void this.#watch?.stop().catch(() => {});
   }
 
   /**
@@ -70,6 +66,7 @@ export class CdDrives {
    * libxl replaces the whole directory.
    */
   #changed(path: string): void {
+    if (this.#stopped) return;
     const [, name, below] = /^device\/vbd\/([0-9]{1,10})(\/.*)?$/.exec(path) ?? [];
     if (name === undefined) void this.#lookForDrives();
     else this.#drive(Number(name))?.changed(below === undefined);

@@ -63,6 +63,8 @@ class Link {
   #attached = false;
   #down = false;
   #stopped = false;
+  #looking = false;
+  #again = false;
 
   constructor(
     private readonly context: NicContext,
@@ -82,18 +84,31 @@ class Link {
     // Our own has gone meanwhile, and the joint with it.
     if (backend === undefined) return;
     this.#path = `/local/domain/${backend.domid}/backend/vif/${target}/${devid}`;
-    const watch = await this.context.store.watch(this.#path, () => void this.#look());
+    // Of the backend's nodes this one: netback writes its state whenever the guest writes its own.
+    const watch = await this.context.store.watch(`${this.#path}/online`, () => void this.#follow());
     this.#watch = watch;
     if (this.#stopped || this.#down) this.#unwatch();
   }
 
+  /** The watch goes with the connection: taking it back waits for xenstored, which may be why everything ends. */
   stop(): void {
     this.#stopped = true;
-    this.#unwatch();
   }
 
   #unwatch(): void {
     void this.#watch?.stop().catch(() => {});
+  }
+
+  /** One look at a time; an event during one asks for one more. */
+  async #follow(): Promise<void> {
+    this.#again = true;
+    if (this.#looking) return;
+    this.#looking = true;
+    while (this.#again) {
+      this.#again = false;
+      await this.#look();
+    }
+    this.#looking = false;
   }
 
   async #look(): Promise<void> {

@@ -5,7 +5,7 @@ import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
 import type { Passthrough } from "../passthrough/passthrough.ts";
-import type { Platform, SignalName } from "../platform/port.ts";
+import { type Platform, type SignalName, SystemError } from "../platform/port.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
 import type { QemuEnded } from "../qemu/errors.ts";
 import type { QemuProcess } from "../qemu/spawn.ts";
@@ -15,6 +15,7 @@ import { isJsonObject, type JsonObject } from "../qmp/json.ts";
 import type { StateContext } from "../savestate/context.ts";
 import { version } from "../version.ts";
 import { XenstoreClient } from "../xenstore/client.ts";
+import { ProtocolError } from "../xenstore/errors.ts";
 import { Children } from "./children.ts";
 import type { Question } from "./control-protocol.ts";
 import { BootError } from "./errors.ts";
@@ -32,6 +33,13 @@ import type { DeviceStatus, StubdomStatus } from "./status.ts";
 const lastWords = 1000;
 /** QEMU is asked three ways to end, which takes 3 s; one that cannot even be killed is left to the hypervisor. */
 const qemuPatience = 4000;
+/**
+ * Within which the machine ends in any case, in seconds: longer than what is waited for above, and, where nothing is wrong, for
+ * what a slow disk has yet to be given.
+ */
+const endsWithin = { failed: 10, well: 60 };
+/** QEMU sends events as often as it likes: memory is looked at no more often than this, in milliseconds. */
+const memoryPause = 1000;
 /** Where a stub domain that does not know its target says why: beside the errors of Linux's PV drivers. */
 const homeless = "error/stubdom";
 /** While the guest runs, a xenstored that is restarted or stuck for a while is no reason to end it. */
@@ -66,6 +74,8 @@ export class Stubdom {
   #serving: Serving | undefined;
   #error: string | undefined;
   #ending = false;
+  /** When memory was looked at last. */
+  #looked = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly platform: Platform,
@@ -180,8 +190,8 @@ export class Stubdom {
    */
   async fail(error: unknown): Promise<void> {
     if (this.#ending) return;
-    this.#ending = true;
-    const text = error instanceof Error ? error.message : String(error);
+    this.#end(endsWithin.failed);
+    const text = tellingRemedy(error);
     this.#error = text;
     this.log.error({}, text);
     const report = this.#report ?? (this.#store && new DomainReport(this.#store, homeless, this.log));
@@ -308,13 +318,15 @@ export class Stubdom {
 
   #happened(event: QmpEvent): void {
     this.#serving?.happened(event);
-    this.log.debug({}, `QEMU event ${event.name} ${JSON.stringify(event.data)}`);
+    this.log.debug({ data: event.data }, `QEMU event ${event.name}`);
+    const now = this.platform.clock.roughly();
+    if (now - this.#looked < memoryPause) return;
+    this.#looked = now;
     this.#memory.look();
   }
 
   async #qemuEnded(ended: QemuEnded): Promise<void> {
     const { code, signal } = ended.status;
-    void this.#serving?.stop();
     this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
     if (this.#ending) return;
     if (code !== 0) return this.fail(ended);
@@ -326,7 +338,7 @@ export class Stubdom {
         ),
       );
     }
-    this.#ending = true;
+    this.#end(endsWithin.well);
     this.log.info({}, `${ended.message}: nothing is left to do`);
     this.#report?.write("phase", "ended");
     await this.#powerOff("poweroff");
@@ -340,7 +352,7 @@ export class Stubdom {
 
   async #shutDown(signal: SignalName): Promise<void> {
     if (this.#ending) return;
-    this.#ending = true;
+    this.#end(endsWithin.well);
     this.log.info({}, `${signal}: shutting down`);
     this.#report?.write("phase", "ended");
     await this.#stopQemu();
@@ -348,10 +360,21 @@ export class Stubdom {
   }
 
   async #powerOff(how: "poweroff" | "reboot" | "crash"): Promise<void> {
-    // What dom0 is to know must have left before the machine does; a dead xenstored must not keep it.
-    const told = Promise.all([this.#report?.flush(), this.log.flush(), this.#serving?.stop()]);
-    await this.#within(lastWords, told);
+    // What dom0 is to know must have left before the machine does; a dead xenstored must not keep it. The log first: the
+    // others go by way of xenstore, some of it in calls that wait for it.
+    await this.#within(lastWords, this.log.flush());
+    await this.#within(lastWords, Promise.all([this.#report?.flush(), this.#serving?.stop()]));
     this.platform.processes.powerOff(how);
+  }
+
+  /** From here on there is no way back. */
+  #end(within: number): void {
+    this.#ending = true;
+    try {
+      this.platform.processes.endWithin(within);
+    } catch (error) {
+      this.log.debug({}, `nothing ends this machine if it hangs: ${String(error)}`);
+    }
   }
 
   /** Resolves when QEMU has ended, if it ran, or when it will not: in the middle of a system call, say. */
@@ -449,4 +472,14 @@ export class Stubdom {
       error: this.#error,
     };
   }
+}
+
+/** What went wrong, and what to do: errors that were not made for people have no word of that. */
+function tellingRemedy(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  if (error instanceof SystemError)
+    return `${text}; boot the image's own kernel, stubdom-linux-kernel, with a stubdomain_memory= of at least 64, and see the lines above`;
+  if (error instanceof ProtocolError)
+    return `${text}; xenstored said what its protocol does not have: see its log in dom0, and restart the guest`;
+  return text;
 }

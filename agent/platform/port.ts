@@ -140,6 +140,8 @@ export interface Processes {
   onSignals(signals: readonly SignalName[], deliver: (signal: SignalName) => void): void;
   /** reboot(2): ends the machine. `crash` makes Xen record shutdown reason `crash`. Does not return. */
   powerOff(how: "poweroff" | "reboot" | "crash"): void;
+  /** The machine ends after so many seconds with shutdown reason `crash`, even if this process hangs in the kernel by then. */
+  endWithin(seconds: number): void;
   exit(code: number): never;
 }
 

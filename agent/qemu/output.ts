@@ -8,6 +8,11 @@ const longestLine = 512;
 /** Lines that may come at once, and how many a second after that. */
 const burst = 100;
 const perSecond = 10;
+/** Bytes that may come at once, and how many a second after that: 9 MB a day. */
+const burstBytes = 1024 * 1024;
+const bytesPerSecond = 100;
+/** How often dropped lines are told of, in milliseconds: soon at first, then ever more seldom while it goes on. */
+const summaries = { first: 1000, last: 60_000 };
 /** Lines kept for the report of QEMU's end. */
 const rememberedLines = 5;
 
@@ -15,7 +20,7 @@ const rememberedLines = 5;
  * QEMU's standard output and error on their way to the log.
  *
  * A guest can make QEMU write, and a QEMU that was taken over writes what it likes (XSA-180): so lines are
- * cut, control characters become \xNN, and what comes faster than the log shall grow is dropped and counted.
+ * cut, control characters become \xNN, and what comes faster than the log shall grow, or is more than it shall hold, is dropped and counted.
  * Memory is bounded by one line.
  */
 export class QemuOutput {
@@ -23,10 +28,14 @@ export class QemuOutput {
   /** Bytes of the current line, of which the first `longestLine` are in `#line`. */
   #length = 0;
   #credit = burst;
+  #byteCredit = burstBytes;
   #creditedAt: number;
   #droppedLines = 0;
   #droppedBytes = 0;
   #summary: Timer | undefined;
+  #pause = summaries.first;
+  /** When a line was dropped last. */
+  #droppedAt = Number.NEGATIVE_INFINITY;
   readonly #last: string[] = [];
 
   constructor(
@@ -75,19 +84,25 @@ export class QemuOutput {
     if (this.#last.length > rememberedLines) this.#last.shift();
 
     this.#earnCredit();
-    if (this.#credit >= 1) {
+    if (this.#credit >= 1 && this.#byteCredit >= line.length) {
       this.#credit--;
+      this.#byteCredit -= line.length;
       this.log.info({ from: "qemu" }, `qemu: ${line}`);
       return;
     }
+    // `#creditedAt` is now. A loss after a long time without one is soon told of again.
+    if (this.#creditedAt - this.#droppedAt > 2 * summaries.last) this.#pause = summaries.first;
+    this.#droppedAt = this.#creditedAt;
     this.#droppedLines++;
     this.#droppedBytes += length;
-    this.#summary ??= this.clock.setTimer(1000, () => this.#summarize());
+    this.#summary ??= this.clock.setTimer(this.#pause, () => this.#summarize());
   }
 
   #earnCredit(): void {
     const now = this.clock.now();
-    this.#credit = Math.min(burst, this.#credit + ((now - this.#creditedAt) * perSecond) / 1000);
+    const seconds = (now - this.#creditedAt) / 1000;
+    this.#credit = Math.min(burst, this.#credit + seconds * perSecond);
+    this.#byteCredit = Math.min(burstBytes, this.#byteCredit + seconds * bytesPerSecond);
     this.#creditedAt = now;
   }
 
@@ -95,6 +110,7 @@ export class QemuOutput {
     this.#summary?.cancel();
     this.#summary = undefined;
     if (this.#droppedLines === 0) return;
+    this.#pause = Math.min(2 * this.#pause, summaries.last);
     const [lines, bytes] = [this.#droppedLines, this.#droppedBytes];
     this.#droppedLines = 0;
     this.#droppedBytes = 0;

@@ -24,6 +24,9 @@ interface Pending {
   reject(error: QmpError): void;
 }
 
+/** Bytes of an event's data. Parsed they are some hundred times as many, and QEMU sends events as it likes. */
+const mostEventData = 16 * 1024;
+
 /** How long one command may take unless its caller says otherwise, in milliseconds. */
 const commandDeadline = 5_000;
 
@@ -179,7 +182,9 @@ export class QmpClient {
 
   #event(message: Message): void {
     const name = message.value("event");
-    const data = message.value("data");
+    const big = (message.raw("data")?.length ?? 0) > mostEventData;
+    if (big) this.context.log.debug({}, "QMP: an event with more data than any of QEMU's: they are left out");
+    const data = big ? {} : message.value("data");
     if (typeof name !== "string") throw new QmpFramingError("an event without a name");
     this.context.onEvent?.({ name, data: isJsonObject(data) ? data : {} });
   }

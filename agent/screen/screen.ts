@@ -2,7 +2,7 @@ import { waitForFrontends } from "../frontends/wait.ts";
 import { type Frontend, parseState, XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Platform, Timer } from "../platform/port.ts";
-import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
 import { screenSocket } from "./arguments.ts";
 import { Canvas } from "./canvas.ts";
 import { RfbClient } from "./client.ts";
@@ -46,7 +46,6 @@ export interface ScreenContext {
  */
 export class Screen {
   readonly counters: ScreenCounters = zeroCounters();
-  #watch: Watch | undefined;
   #session: Session | undefined;
   #stopped = false;
   readonly #told = new Set<string>();
@@ -64,13 +63,12 @@ export class Screen {
     return this.#session?.summary ?? "not shown";
   }
 
-  /** Idempotent. */
+  /** Idempotent. The watch goes with the connection: taking it back waits for xenstored. */
   stop(): void {
     this.#stopped = true;
     this.#retry?.cancel();
     this.#session?.close();
     this.#session = undefined;
-    void this.#watch?.stop().catch(() => {});
   }
 
   /** Shows the screen whenever, and as long as, dom0 offers one. */
@@ -86,7 +84,7 @@ export class Screen {
         if (state === XenbusState.Connected) this.#open();
         else this.#close(`${node} is ${state ?? "gone"}`);
       };
-      this.#watch = await store.watch(node, () => {
+      await store.watch(node, () => {
         looking = looking.then(look).catch((error) => this.#failed(error));
       });
       if (this.#stopped) this.stop();

@@ -94,6 +94,7 @@ NATIVE(native_reap);
 NATIVE(native_kill);
 NATIVE(native_signals);
 NATIVE(native_power_off);
+NATIVE(native_end_within);
 NATIVE(native_exit);
 NATIVE(native_pid);
 NATIVE(native_environment);

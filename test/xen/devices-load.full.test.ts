@@ -119,7 +119,7 @@ describe("three NICs, four serial ports and a CD drive", () => {
   });
 
   it("is told when dom0's disk is full", async () => {
-    expect(await write(guest, "sdb", 128)).toBe("failed");
+    expect(await write(guest, "sdb", 192)).toBe("failed");
     await waitForLog(guest, / error .*disk xvdd .*: a write failed/);
   });
 

@@ -42,6 +42,7 @@ export const measure: Command = {
         "How long 4 MiB of state take to a disk",
       ),
   async run(platform, args) {
+    if (Number.isNaN(args.bytes)) throw new RangeError("--bytes is no number: give bytes in decimal");
     if (args.target === "hold") return hold(platform, Number(args.bytes));
     // The event loop collects the garbage of the command line's own start, which is none of what is measured.
     await new Promise<void>((resolve) => platform.clock.setTimer(0, resolve));

@@ -44,6 +44,7 @@ declare module "stubdom-native" {
   export function kill(pid: number, signal: number): Result;
   export function signals(numbers: readonly number[]): Result;
   export function powerOff(how: string): Result;
+  export function endWithin(seconds: number): Result;
   export function exit(code: number): never;
   export function pid(): number;
   export function environment(name: string): string | undefined;

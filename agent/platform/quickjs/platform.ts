@@ -173,6 +173,7 @@ const processes: Processes = {
     });
   },
   powerOff: (how) => void checked(native.powerOff(how), "reboot", how),
+  endWithin: (seconds) => void checked(native.endWithin(seconds), "thread", "the end"),
   exit: native.exit,
 };
 

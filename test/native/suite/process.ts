@@ -198,6 +198,12 @@ export const processTests: Record<string, Group> = {
       close(done(native.signals([])));
     },
   },
+  endWithin: {
+    ...refusals("endWithin", native.endWithin, "integer"),
+    "only process 1 ends the machine"() {
+      equal(native.endWithin(0), errno.EPERM);
+    },
+  },
   powerOff: {
     ...refusals("powerOff", native.powerOff, "text"),
     "is for PID 1 alone": () => {

@@ -155,10 +155,10 @@ describe("a QEMU that does not take the link down", () => {
   });
 });
 
-test("at the end nothing is watched, and joints that end are nobody's concern", async () => {
+test("at the end nothing is asked of xenstored, which may be stuck, and joints that end are nobody's concern", async () => {
   links.stop();
   links.stop();
   joints[0]?.end();
   await quiet();
-  expect([commands, daemon.watchCount]).toEqual([[], 0]);
+  expect([commands, daemon.watchCount]).toEqual([[], joints.length]);
 });

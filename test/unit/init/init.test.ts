@@ -25,7 +25,7 @@ function bareKernel({ console = true } = {}) {
       onWritable() {},
     },
     sockets: { terminalRaw() {} },
-    processes: { powerOff: (how) => void poweredOff.push(how) },
+    processes: { powerOff: (how) => void poweredOff.push(how), endWithin: () => {} },
   });
   let uncaught: (error: unknown) => void = () => {};
   const run = () =>
@@ -42,14 +42,18 @@ test("mounts what there is to mount, in order, and ends where there is no Xen", 
     mounts.map(({ type, target, flags, data }) => [type, target, type, flags.join(","), data].join(" ")),
   );
   expect(files.mounts[0]).toBe("devtmpfs /dev devtmpfs nosuid,noexec mode=0755");
-  expect(written.get(5)).toBe("[    0.000] error open /dev/xen/xenbus: ENOENT\r\n");
+  expect(written.get(5)).toBe(
+    "[    0.000] error open /dev/xen/xenbus: ENOENT; boot the image's own kernel, stubdom-linux-kernel, with a stubdomain_memory= of at least 64, and see the lines above\r\n",
+  );
   expect(poweredOff).toEqual(["crash"]);
 });
 
 test("without a console, writes to the descriptor that the kernel gave", async () => {
   const { written, run } = bareKernel({ console: false });
   await run();
-  expect(written.get(1)).toMatch(/error no console \/dev\/hvc0: .*ENOENT.*\r\n.*xenbus: ENOENT\r\n$/);
+  expect(written.get(1)).toMatch(
+    /error no console \/dev\/hvc0: .*ENOENT.*\r\n.*xenbus: ENOENT; boot .*\r\n$/,
+  );
 });
 
 test("an error that nobody caught is one line with its stack, and ends nothing", async () => {

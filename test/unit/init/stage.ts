@@ -86,6 +86,8 @@ export class Stage {
   /** `level: message`, in order. */
   readonly lines: string[] = [];
   readonly poweredOff: string[] = [];
+  /** Within which the machine was to end in any case, in seconds. */
+  readonly deadlines: number[] = [];
   readonly spawned: SpawnOptions[] = [];
   readonly killed: string[] = [];
   readonly stubdom: Stubdom;
@@ -370,6 +372,7 @@ export class Stage {
           this.#deliver = deliver;
         },
         powerOff: (how) => void this.poweredOff.push(how),
+        endWithin: (seconds) => void this.deadlines.push(seconds),
       },
     });
   }

@@ -53,9 +53,26 @@ describe("a flood", () => {
     expect(lines.at(-1)).toBe("qemu: 9900 more lines (39600 bytes) not logged");
     print("spam\n".repeat(50));
     await clock.advance(1000);
+    expect(lines).toHaveLength(100 + 1 + 10);
+    // The second summary waits twice as long as the first.
+    await clock.advance(1000);
     expect(lines).toHaveLength(100 + 1 + 10 + 1);
     expect(lines.at(-1)).toBe("qemu: 40 more lines (160 bytes) not logged");
     expect(clock.pending).toBe(0);
+  });
+
+  test("that never ends takes megabytes of dom0's log, not gigabytes", async () => {
+    const { clock, lines, print } = setUp();
+    const hours = 2;
+    for (let second = 0; second < hours * 3600; second += 10) {
+      print(`${"\x01".repeat(500)}\n`.repeat(100));
+      await clock.advance(10_000);
+    }
+    const bytes = lines.reduce((sum, line) => sum + line.length, 0);
+    // What may come at once, and a hundred bytes a second; then a line a minute.
+    const told = lines.filter((line) => line.includes("not logged")).length;
+    expect(bytes).toBeLessThan(2 ** 20 + hours * 3600 * 100 + told * 80);
+    expect(told).toBeLessThan(hours * 60 + 10);
   });
 
   test("leaves the last lines for the report of QEMU's end", () => {
