@@ -2,12 +2,15 @@ import { encodeText } from "../../bytes/text.ts";
 import { printable } from "../../log/format.ts";
 import type { Platform } from "../../platform/port.ts";
 import { XenstoreClient } from "../../xenstore/client.ts";
+import { XenstoreError } from "../../xenstore/errors.ts";
 import { AskError } from "../ask.ts";
 import type { Arguments, Command } from "../command.ts";
 
 interface Node {
   readonly path: string;
   readonly value: string;
+  /** Why there is no value to tell, `EACCES` for what is not ours to read. */
+  readonly error?: string;
 }
 
 /** How deep `ls` goes: deeper than anything that Xen writes, and an end to what somebody else wrote. */
@@ -33,7 +36,9 @@ export const xenstore: Command = {
   },
   render(result) {
     if (typeof result === "string") return printable(result);
-    return (result as Node[]).map(({ path, value }) => `${path} = "${printable(value)}"`).join("\n");
+    return (result as Node[])
+      .map(({ path, value, error }) => `${path} ${error === undefined ? `= "${printable(value)}"` : error}`)
+      .join("\n");
   },
 };
 
@@ -58,8 +63,14 @@ async function list(client: XenstoreClient, path: string, levels: number): Promi
   const nodes = await Promise.all(
     names.map(async (name): Promise<Node[]> => {
       const child = path === "/" ? `/${name}` : `${path}/${name}`;
-      const [value, below] = await Promise.all([client.tryReadText(child), list(client, child, levels - 1)]);
-      return [{ path: child, value: value ?? "" }, ...below];
+      try {
+        const [value, below] = await Promise.all([client.readText(child), list(client, child, levels - 1)]);
+        return [{ path: child, value }, ...below];
+      } catch (error) {
+        // Nodes come and go, and not all are everybody's: one of them does not spoil the others.
+        if (!(error instanceof XenstoreError)) throw error;
+        return error.code === "ENOENT" ? [] : [{ path: child, value: "", error: error.code }];
+      }
     }),
   );
   return nodes.flat();
