@@ -31,9 +31,17 @@ export class BackingPool {
     private readonly settings: HelperSettings,
   ) {}
 
-  /** @throws StateSpaceError, SystemError */
-  make(bytes: number): Backing {
-    return this.settings.devices.length > 0 ? this.#device(bytes) : this.#file(bytes);
+  /** One with nothing but zeros on it. @throws StateSpaceError, SystemError */
+  async make(bytes: number): Promise<Backing> {
+    if (this.settings.devices.length === 0) return this.#file(bytes);
+    const backing = this.#device(bytes);
+    try {
+      await backing.clear();
+      return backing;
+    } catch (error) {
+      backing.close();
+      throw error;
+    }
   }
 
   #file(bytes: number): Backing {
@@ -73,7 +81,7 @@ export class BackingPool {
     return Math.max(wanted, Math.floor(generous / mebibyte) * mebibyte);
   }
 
-  #device(bytes: number): Backing {
+  #device(bytes: number): DeviceBacking {
     const path = this.settings.devices.find((device) => !this.#busyDevices.has(device));
     if (path === undefined) throw new StateSpaceError("every block device for state is in use");
     const backing = new DeviceBacking(this.platform, path, () => void this.#busyDevices.delete(path));
@@ -163,6 +171,17 @@ class DeviceBacking implements Backing {
     }
     this.store = new DescriptorStore(platform, fd, { transient: true });
     this.size = this.store.size;
+  }
+
+  /**
+   * Another stub domain wrote here before: what it left would lead the next writer where it likes, and its state is nobody
+   * else's to read. A large device takes its time.
+   */
+  async clear(): Promise<void> {
+    const zeros = this.store.buffer(Math.min(mebibyte, this.size));
+    for (let offset = 0; offset < this.size; offset += zeros.length) {
+      await this.store.write(offset, zeros.subarray(0, Math.min(zeros.length, this.size - offset)));
+    }
   }
 
   grow(bytes: number): number {

@@ -34,7 +34,7 @@ const floodPause = 2_000;
 export class ClientWatch {
   readonly session: Session;
   readonly #node: string;
-  #watch: Watch | undefined;
+  #watch: Promise<Watch> | undefined;
   #timer: Timer | undefined;
   /** Number of the request that was answered last, or is being carried out. */
   #number = 0;
@@ -91,7 +91,7 @@ export class ClientWatch {
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#timer?.cancel();
-    await this.#watch?.stop().catch(() => {});
+    await this.#watch?.then((watch) => watch.stop()).catch(() => {});
     await this.session.close();
     await this.#removeHome();
   }
@@ -112,9 +112,11 @@ export class ClientWatch {
   }
 
   async #listen(): Promise<void> {
-    const watch = await this.context.xenstore.watch(this.#node, () => this.#event());
-    if (this.#stopped) void watch.stop().catch(() => {});
-    else this.#watch = watch;
+    if (this.#stopped) return;
+    // Before it stands: its events can come with the answer, as many as it takes to be silenced.
+    const watch = this.context.xenstore.watch(this.#node, () => this.#event());
+    this.#watch = watch;
+    await watch;
   }
 
   #event(): void {
@@ -133,7 +135,7 @@ export class ClientWatch {
     this.#watch = undefined;
     if (this.#floods++ === 0)
       log.warn({}, `domain ${this.domid} floods its request node: it is listened to less`);
-    void watch?.stop().catch(() => {});
+    void watch?.then((standing) => standing.stop()).catch(() => {});
     platform.clock.setTimer(floodPause, () => {
       if (!this.#stopped) this.#listen().catch((error: unknown) => this.#fault(error));
     });

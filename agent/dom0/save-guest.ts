@@ -68,12 +68,15 @@ async function saveDevices(
   const socket = `/run/xen/qmp-libxl-${domid}`;
   const stream = new SocketStream(platform, platform.sockets.connectUnix(socket), socket);
   const qmp = new QmpClient(stream, { clock: platform.clock, log });
+  // What lies there before we have asked for it is libxl's.
+  let asked = false;
   try {
     await qmp.handshake(greetingDeadline);
     const qemuVersion = versionText(await qmp.execute("query-version"));
     await qmp.execute("stop");
     try {
       toolstack.throwIfInterrupted();
+      asked = true;
       await qmp.execute("xen-save-devices-state", { filename: raw, live: false }, saveDeadline);
     } finally {
       await qmp.execute("cont");
@@ -85,7 +88,7 @@ async function saveDevices(
     });
   } finally {
     qmp.close();
-    if (platform.files.exists(raw)) platform.files.remove(raw);
+    if (asked && platform.files.exists(raw)) platform.files.remove(raw);
   }
 }
 

@@ -7,6 +7,7 @@ import { type Reply, type Request, stateDevice } from "../savestate/protocol.ts"
 import type { XenstoreClient } from "../xenstore/client.ts";
 import { attachDisk, detachDisk } from "./attachment.ts";
 import type { Backing, BackingPool } from "./backing.ts";
+import { LogBudget } from "./log-budget.ts";
 import { type HelperSettings, savePath } from "./settings.ts";
 import { loadState, placeState } from "./transfer.ts";
 
@@ -36,12 +37,15 @@ export class Session {
   #disk: { readonly backing: Backing; readonly use: "save" | "restore" } | undefined;
   #idle: Timer | undefined;
   #last: Promise<void> = Promise.resolve();
+  readonly #budget: LogBudget;
 
   constructor(
     private readonly context: HelperContext,
     readonly domid: number,
     readonly target: number,
-  ) {}
+  ) {
+    this.#budget = new LogBudget(context.platform.clock);
+  }
 
   get status(): SessionStatus {
     const { domid, target } = this;
@@ -75,11 +79,11 @@ export class Session {
     this.#idle?.cancel();
     try {
       const reply = await this.#carryOut(request);
-      log.info({ request }, `${name}: ${words(reply)}, ${Math.round(platform.clock.now() - began)} ms`);
+      this.#tell("info", request, `${name}: ${words(reply)}, ${Math.round(platform.clock.now() - began)} ms`);
       return reply;
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      log.warn({ request }, `${name} failed: ${reason}`);
+      this.#tell("warn", request, `${name} failed: ${reason}`);
       await this.#drop();
       // What is no StateError names files of dom0, which are no business of a stub domain.
       return { outcome: "refused", reason: error instanceof StateError ? reason : "dom0's log says why" };
@@ -91,6 +95,17 @@ export class Session {
         });
       }
     }
+  }
+
+  #tell(level: "info" | "warn", request: Request, text: string): void {
+    const { log } = this.context;
+    const left = this.#budget.take();
+    log[left === "none" ? "debug" : level]({ request }, text);
+    if (left === "last")
+      log.warn(
+        {},
+        `domain ${this.domid} asks so often that only one request a minute is logged from here on`,
+      );
   }
 
   async #drop(): Promise<void> {
@@ -110,7 +125,7 @@ export class Session {
   async #carryOut(request: Request): Promise<Reply> {
     switch (request.verb) {
       case "save":
-        return this.#attach("save", this.context.pool.make(Math.max(request.bytes, firstExtent)));
+        return this.#attach("save", await this.context.pool.make(Math.max(request.bytes, firstExtent)));
       case "restore":
         return this.#restore();
       case "grow":
@@ -143,8 +158,8 @@ export class Session {
     const uuid = await guestUuid(xenstore, this.target);
     let backing: Backing | undefined;
     try {
-      await loadState(platform, settings, this.target, uuid, (bytes) => {
-        backing = pool.make(firstExtent + extentSize(bytes));
+      await loadState(platform, settings, this.target, uuid, async (bytes) => {
+        backing = await pool.make(firstExtent + extentSize(bytes));
         return backing.store;
       });
     } catch (error) {

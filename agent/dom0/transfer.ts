@@ -76,7 +76,7 @@ export async function loadState(
   settings: HelperSettings,
   target: number,
   uuid: string,
-  makeStore: (bytes: number) => DescriptorStore,
+  makeStore: (bytes: number) => Promise<DescriptorStore>,
 ): Promise<number> {
   const { descriptors, storage, files } = platform;
   const path = resumePath(settings, target);
@@ -91,7 +91,7 @@ export async function loadState(
     }
     const input = new FileInput(platform, fd);
     const start = await input.peek();
-    const store = makeStore(size);
+    const store = await makeStore(size);
     if (isRawQemu(start)) {
       const writer = await DiskWriter.begin(store, { uuid, qemuVersion: "" }, storage.hash);
       const state = await BareState.open(platform, fd);

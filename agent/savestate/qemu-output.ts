@@ -65,6 +65,7 @@ export async function saveThroughFifo(
 class FifoReader {
   #open = true;
   #writerDone = false;
+  #abandoned: unknown;
   #wake: ((error?: unknown) => void) | undefined;
 
   constructor(
@@ -78,7 +79,9 @@ class FifoReader {
     this.#wake?.();
   }
 
+  /** Also while `sink` has its turn: a QEMU that always has bytes would otherwise never be given up. */
   abandon(error: unknown): void {
+    this.#abandoned = error;
     this.#wake?.(error);
   }
 
@@ -86,10 +89,13 @@ class FifoReader {
     // A FIFO that nobody has opened for writing reads as ended: so wait first, then read.
     await this.#readable();
     for (;;) {
+      if (this.#abandoned !== undefined) throw this.#abandoned;
       const count = this.platform.descriptors.read(this.fd, sink.room);
       if (count === 0) return;
-      if (count === null) await this.#readable();
-      else await sink.filled(count);
+      if (count !== null) await sink.filled(count);
+      else if (this.#writerDone)
+        throw new TransferError("QEMU says that it has written its state, and holds its end of it open");
+      else await this.#readable();
     }
   }
 

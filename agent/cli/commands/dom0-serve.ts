@@ -34,11 +34,15 @@ export const serve: Command = {
     const log = createLog(platform.clock, { write: (line) => console.log(line) });
     log.configure({ level: args.debug ? "debug" : "info", format: args.json ? "json" : "human" });
     const xenstore = connectXenstore(platform, text(args.xenstored));
+    // A busy dom0 is no reason to end, and with it every transfer that is under way.
+    xenstore.deadline = storeDeadline;
     await new Promise<void>((resolve, reject) => {
+      let ending: Promise<void> | undefined;
       const helper = new Helper(platform, xenstore, log, settingsOf(args), reject);
       platform.processes.onSignals(["SIGTERM", "SIGINT", "SIGHUP"], (signal) => {
         log.info({}, `${signal}: ending`);
-        helper.stop().then(resolve, reject);
+        ending ??= helper.stop();
+        ending.then(resolve, reject);
       });
       helper.start().catch(reject);
     });
@@ -46,6 +50,9 @@ export const serve: Command = {
   },
   render: () => "",
 };
+
+/** For one reply of xenstored, in milliseconds. */
+const storeDeadline = 60_000;
 
 function settingsOf(args: Arguments): HelperSettings {
   return {

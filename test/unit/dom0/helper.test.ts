@@ -258,6 +258,22 @@ test("twenty stub domains save at once, one floods: nobody waits more than twice
   expect(flooded).toBeLessThan(2 * quiet);
 }, 60_000);
 
+test("a stub domain that asks again and again fills no log", async () => {
+  const lines: string[] = [];
+  const note = (_fields: object, message: string) => void lines.push(message);
+  await startHelper({}, { ...silentLogger, info: note, warn: note });
+  host.addStubdom(5, 4);
+  const xenstore = host.process(5).connect();
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  for (let i = 1; i <= 80; i++) {
+    await xenstore.write(requestNode(5, 4), `1 ${i} release`);
+    await until(() => daemon.get(`${helperHome}/5/answer`)?.includes(` ${i} `) === true);
+  }
+  xenstore.close();
+  expect(lines.filter((line) => line.includes("asks so often"))).toHaveLength(1);
+  expect(lines.filter((line) => line.includes(": release")).length).toBeLessThan(65);
+}, 60_000);
+
 test("killed at every step, on either side: no half state, no leak, and the next save works", async () => {
   const state = randomBytes(20_000, 1);
   // One save, to learn the steps; each name's first and last occurrence are where to kill.
