@@ -5,6 +5,7 @@ import { version } from "../version.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
 import { removeIfThere } from "./attachment.ts";
 import { BackingPool } from "./backing.ts";
+import { BackendCdDrives } from "./cd-drives.ts";
 import { ClientWatch } from "./client-watch.ts";
 import { PciList } from "./pci-list.ts";
 import { ScreenWatch } from "./screen.ts";
@@ -23,6 +24,7 @@ export function lockPath(settings: HelperSettings): string {
 interface Known {
   client?: ClientWatch;
   screen?: ScreenWatch;
+  drives?: BackendCdDrives;
   devices?: PciList;
   stop(): void;
 }
@@ -125,8 +127,10 @@ export class Helper {
       if (domain.client !== undefined) return;
       domain.client = new ClientWatch(this.#context, domid, target);
       domain.screen = new ScreenWatch(this.#context, domid);
+      domain.drives = new BackendCdDrives(this.#context, domid);
       domain.stop();
       await domain.screen.start();
+      await domain.drives.start();
       domain.devices = new PciList(this.xenstore, this.log, domid, target);
       await domain.devices.start();
       await domain.client.start();
@@ -143,6 +147,7 @@ export class Helper {
     if (domain === undefined) return;
     domain.stop();
     domain.screen?.stop();
+    domain.drives?.stop();
     domain.devices?.stop();
     try {
       await domain.client?.stop();

@@ -9,8 +9,7 @@
 import { concatBytes } from "../bytes/bytes.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Platform } from "../platform/port.ts";
-import { type ByteStream, DescriptorStream, SocketStream } from "../platform/stream.ts";
-import { QmpClient } from "../qmp/client.ts";
+import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 import { RfbClosed } from "../screen/errors.ts";
 import {
   checkVersion,
@@ -23,10 +22,11 @@ import {
   updateRequest,
 } from "../screen/rfb.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import { withBackendQemu } from "./backend-qemu.ts";
 
 /** Control, Alt and 1, by QEMU's numbers. */
 const chord = [0x1d, 0x38, 0x02];
-/** How long dom0's QEMU may take for each of the two conversations, in milliseconds. */
+/** How long dom0's VNC server may take for the conversation, in milliseconds. */
 const deadline = 10_000;
 /** xenbus' "connected", which QEMU writes once it has the screen. */
 const connected = "4";
@@ -87,13 +87,9 @@ export class ScreenWatch {
 }
 
 /** @throws QmpError, ScreenError, SystemError */
-async function selectScreen({ platform, log }: Context, domid: number): Promise<void> {
-  const { clock, descriptors, sockets } = platform;
-  // libxl's own socket takes one client at a time; this one is there for whoever comes.
-  const path = `/var/run/xen/qmp-libxenstat-${domid}`;
-  const qmp = new QmpClient(new SocketStream(platform, sockets.connectUnix(path), path), { clock, log });
-  try {
-    await qmp.handshake(deadline);
+function selectScreen(context: Context, domid: number): Promise<void> {
+  const { clock, descriptors, sockets } = context.platform;
+  return withBackendQemu(context, domid, async (qmp) => {
     const [ours, theirs] = sockets.socketPair();
     const viewer = new DescriptorStream(descriptors, ours, "dom0's VNC server");
     const timer = clock.setTimer(deadline, () => viewer.close());
@@ -106,9 +102,7 @@ async function selectScreen({ platform, log }: Context, domid: number): Promise<
       descriptors.close(theirs);
       viewer.close();
     }
-  } finally {
-    qmp.close();
-  }
+  });
 }
 
 /**

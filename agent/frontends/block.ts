@@ -132,7 +132,7 @@ export class BlockFrontend implements Frontend {
 
   remedy(_frontendState: number | undefined, backendState: number | undefined, backend: string): string {
     const service = backend.includes("/qdisk/")
-      ? "dom0's QEMU for the stub domain runs and can open the image (/var/log/xen/qemu-dm-*.log there)"
+      ? `dom0's QEMU for the stub domain runs and can open the image (/var/log/xen/qemu-dm-*.log there)${this.cdrom ? ", and, where the drive was empty, that `stubdom dom0 serve` runs there" : ""}`
       : "xen-blkback is loaded in the backend domain and the hotplug scripts run (udev or xl devd)";
     return backendRemedy(backendState, service);
   }
@@ -159,7 +159,7 @@ async function isEmptyDrive(store: Operations, path: string): Promise<boolean> {
   const { mode, params } = await readNodes(store, backend, ["mode", "params"]);
   // Every backend has it, so that one that is just being removed is not taken for an empty drive's.
   if (mode !== "r" && mode !== "w") throw new BadNode(`${backend}/mode`, mode, `"r" or "w"`);
-  return isEmpty(params);
+  return isEmptyMedium(params);
 }
 
 /**
@@ -167,6 +167,6 @@ async function isEmptyDrive(store: Operations, path: string): Promise<boolean> {
  * nothing behind it (qdisk), no node at all (block device, Xen 4.17), or the path of a file kept empty for
  * the purpose, `<run directory>/empty-cdrom.<domid>` (block device, Xen 4.20).
  */
-function isEmpty(params: string | undefined): boolean {
+export function isEmptyMedium(params: string | undefined): boolean {
   return params === undefined || /^([a-z0-9]+:)?$/.test(params) || /\/empty-cdrom\.[0-9]+$/.test(params);
 }

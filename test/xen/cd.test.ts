@@ -7,6 +7,7 @@
 import { afterAll, beforeAll, describe } from "vitest";
 import { bootGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
+import { installHelper, startHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { cdTests } from "./devices/cd.ts";
 import { randomFile } from "./support.ts";
@@ -16,13 +17,15 @@ let guest: Guest;
 
 beforeAll(async () => {
   host = await LabHost.start({ saved: true });
+  await installHelper(host);
+  await startHelper(host);
   await randomFile(host, "/root/first.iso", 64 << 10);
   const options = {
     name: "changer",
     memory: 64,
     images: { hda: await guestDisk({ cmdline: "quiet" }) },
     disks: [
-      { vdev: "hdb", cdrom: true, backend: "phy" },
+      { vdev: "hdb", cdrom: true },
       { vdev: "hdc", target: "/root/first.iso", cdrom: true, backend: "phy" },
       { vdev: "hdd", target: "/root/first.iso", cdrom: true },
     ],
