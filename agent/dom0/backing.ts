@@ -25,6 +25,8 @@ const firstSize = 16 * mebibyte;
 export class BackingPool {
   readonly #files = new Set<FileBacking>();
   readonly #busyDevices = new Set<string>();
+  /** Bytes that are about to be written elsewhere than on a backing, perhaps to the same file system. */
+  #reserved = 0;
 
   constructor(
     private readonly platform: Platform,
@@ -42,6 +44,23 @@ export class BackingPool {
       backing.close();
       throw error;
     }
+  }
+
+  /**
+   * Sets `bytes` in `directory` aside for a file that is no backing. What of it is written counts twice until it is given
+   * back, which is to be done once.
+   *
+   * @returns gives it back
+   * @throws StateSpaceError
+   */
+  reserve(directory: string, bytes: number): () => void {
+    const left = this.platform.storage.freeSpace(directory) - this.settings.keepFree - this.#reserved;
+    if (bytes > left)
+      throw new StateSpaceError(`${directory} has ${Math.max(0, left)} bytes left for ${bytes}`);
+    this.#reserved += bytes;
+    return () => {
+      this.#reserved -= bytes;
+    };
   }
 
   #file(bytes: number): Backing {
@@ -70,7 +89,7 @@ export class BackingPool {
     if (wanted > limit) {
       throw new StateSpaceError(`${wanted} bytes are needed, the limit for one stub domain is ${limit}`);
     }
-    const taken = [...this.#files].reduce((sum, file) => sum + file.size, 0) - had;
+    const taken = [...this.#files].reduce((sum, file) => sum + file.size, 0) - had + this.#reserved;
     const left = this.platform.storage.freeSpace(directory) - keepFree - taken;
     if (wanted > left) {
       throw new StateSpaceError(

@@ -15,7 +15,7 @@ import { isEmptyMedium } from "../frontends/block.ts";
 import { parseState, readNodes, XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Clock, FileSystem, Platform } from "../platform/port.ts";
-import type { QmpEvent } from "../qmp/client.ts";
+import { longAnswer, type QmpEvent } from "../qmp/client.ts";
 import { QmpCommandError, QmpTimeout } from "../qmp/errors.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../qmp/json.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
@@ -203,7 +203,8 @@ export class QmpCdBackend implements CdBackend {
       this.context,
       this.domid,
       async (qmp) => {
-        for (const name of nodesOf(id, await qmp.execute("query-named-block-nodes", { flat: true }))) {
+        const query = ["query-named-block-nodes", { flat: true }, deadline, longAnswer] as const;
+        for (const name of nodesOf(id, await qmp.execute(...query))) {
           const remove = () => qmp.execute("blockdev-del", { "node-name": name });
           try {
             await remove();

@@ -125,6 +125,8 @@ export class Session {
   async #carryOut(request: Request): Promise<Reply> {
     switch (request.verb) {
       case "save":
+        // Before another is made: it may be all the room there is.
+        await this.#drop();
         return this.#attach("save", await this.context.pool.make(Math.max(request.bytes, firstExtent)));
       case "restore":
         return this.#restore();
@@ -140,9 +142,8 @@ export class Session {
 
   async #attach(use: "save" | "restore", backing: Backing): Promise<Reply> {
     const { xenstore, log } = this.context;
-    // One that an earlier attempt, or an earlier helper, left behind.
+    // One that an earlier helper left behind.
     try {
-      await this.#drop();
       await detachDisk(xenstore, this.domid, log);
       this.#disk = { backing, use };
     } catch (error) {
@@ -156,6 +157,7 @@ export class Session {
   async #restore(): Promise<Reply> {
     const { platform, settings, pool, xenstore } = this.context;
     const uuid = await guestUuid(xenstore, this.target);
+    await this.#drop();
     let backing: Backing | undefined;
     try {
       await loadState(platform, settings, this.target, uuid, async (bytes) => {
@@ -171,11 +173,11 @@ export class Session {
   }
 
   async #commit(bytes: number): Promise<Reply> {
-    const { platform, settings, xenstore, log } = this.context;
+    const { platform, settings, pool, xenstore, log } = this.context;
     const { store } = this.#diskFor("save");
     // Detached first: what is verified then cannot change any more.
     await detachDisk(xenstore, this.domid, log);
-    const placed = await placeState(platform, settings, store, this.target, bytes);
+    const placed = await placeState(platform, settings, pool, store, this.target, bytes);
     await this.#drop();
     // libxl removes a dead guest's file once, after its nodes: what came later is ours to remove.
     if (!(await serves(xenstore, this.domid, this.target))) {

@@ -12,6 +12,8 @@ export interface HelperSettings {
   readonly xenDirectory: string;
   /** A stub domain that holds a disk and asks nothing for so long loses it, in milliseconds. */
   readonly idleLimit: number;
+  /** Whether guests are started from QEMU's bare state with nothing behind it to check it by. */
+  readonly acceptUnchecked: boolean;
 }
 
 export const defaultSettings: HelperSettings = {
@@ -21,6 +23,7 @@ export const defaultSettings: HelperSettings = {
   devices: [],
   xenDirectory: "/var/lib/xen",
   idleLimit: 300_000,
+  acceptUnchecked: false,
 };
 
 export function savePath({ xenDirectory }: HelperSettings, target: number): string {

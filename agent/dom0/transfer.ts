@@ -3,8 +3,9 @@ import type { DescriptorStore } from "../savestate/descriptor-store.ts";
 import { DiskWriter, isRawQemu, openDisk, type StateMeta } from "../savestate/disk.ts";
 import { StateFormatError, StateSpaceError, TransferError } from "../savestate/errors.ts";
 import { ExtentReader } from "../savestate/extent.ts";
-import { pieceAt } from "../savestate/format.ts";
-import { StateSums, tailSize } from "../savestate/tail.ts";
+import { checkGuest, pieceAt } from "../savestate/format.ts";
+import { StateSums, tailSize, unchecked } from "../savestate/tail.ts";
+import type { BackingPool } from "./backing.ts";
 import { BareState } from "./bare-state.ts";
 import { FileInput } from "./file-input.ts";
 import { type HelperSettings, resumePath, savePath, unfinishedSavePath } from "./settings.ts";
@@ -21,46 +22,41 @@ import { type HelperSettings, resumePath, savePath, unfinishedSavePath } from ".
 export async function placeState(
   platform: Platform,
   settings: HelperSettings,
+  pool: Pick<BackingPool, "reserve">,
   store: DescriptorStore,
   target: number,
   promised: number,
 ): Promise<number> {
   const { descriptors, files, storage } = platform;
   const reader = await openDisk(store, storage.hash);
-  const left = storage.freeSpace(settings.xenDirectory) - settings.keepFree;
-  const wanted = reader.anchor.size + tailSize(reader.anchor.size);
-  if (wanted > left) {
-    throw new StateSpaceError(`${settings.xenDirectory} has ${Math.max(0, left)} bytes left for ${wanted}`);
-  }
+  const unreserve = pool.reserve(settings.xenDirectory, reader.anchor.size + tailSize(reader.anchor.size));
   const unfinished = unfinishedSavePath(settings, target);
-  removeFile(platform, unfinished);
-  const fd = storage.openNoFollow(unfinished, {
-    access: "write",
-    create: true,
-    exclusive: true,
-    mode: 0o600,
-  });
-  let open = true;
+  let fd: number | undefined;
   try {
+    removeFile(platform, unfinished);
+    fd = storage.openNoFollow(unfinished, { access: "write", create: true, exclusive: true, mode: 0o600 });
+    const into = fd;
     let position = 0;
     const sums = new StateSums(storage.hash);
     const { commit } = await reader.read(async (part) => {
-      await storage.writeAt(fd, part, position);
+      await storage.writeAt(into, part, position);
       sums.add(part);
       position += part.length;
     });
-    await storage.writeAt(fd, sums.tail(), position);
+    await storage.writeAt(into, sums.tail(), position);
     if (commit.length !== promised) {
       throw new TransferError(`the stub domain told of ${promised} bytes, the disk holds ${commit.length}`);
     }
-    open = false;
-    descriptors.close(fd);
+    fd = undefined;
+    descriptors.close(into);
     files.rename(unfinished, savePath(settings, target));
     return commit.length;
   } catch (error) {
-    if (open) descriptors.close(fd);
+    if (fd !== undefined) descriptors.close(fd);
     removeFile(platform, unfinished);
     throw error;
+  } finally {
+    unreserve();
   }
 }
 
@@ -95,6 +91,10 @@ export async function loadState(
     if (isRawQemu(start)) {
       const writer = await DiskWriter.begin(store, { uuid, qemuVersion: "" }, storage.hash);
       const state = await BareState.open(platform, fd);
+      if (!state.checked && !settings.acceptUnchecked) {
+        const remedy = "to start the guest from it all the same: stubdom dom0 serve --accept-unchecked";
+        throw new StateFormatError("incomplete", size, `${unchecked}; ${remedy}`);
+      }
       for (let count = await state.take(writer.room); count > 0; count = await state.take(writer.room)) {
         await writer.filled(count);
       }
@@ -118,6 +118,7 @@ async function reframe(
   const { hash, buffer } = platform.storage;
   const extent = new ExtentReader(input, 0, hash, buffer);
   const header = await extent.header();
+  checkGuest(header, 0, uuid);
   const meta: StateMeta = { uuid, qemuVersion: header.qemuVersion };
   const writer = await DiskWriter.begin(store, meta, hash);
   for (let part = await extent.next(); ; part = await extent.next()) {

@@ -1,5 +1,6 @@
+import { decodeText } from "../bytes/text.ts";
 import type { Logger } from "../log/logger.ts";
-import type { Platform } from "../platform/port.ts";
+import type { FileSystem, Platform } from "../platform/port.ts";
 import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 import type { Children } from "./children.ts";
 
@@ -47,15 +48,37 @@ export async function shellSession(
   ]);
   stream.close();
   client.close();
-  try {
-    // Its number may be another's once it has been reaped.
-    if (running) platform.processes.kill(pid, "SIGKILL");
-  } catch {
-    // It has ended by itself.
-  }
+  // The shell's own number may be another's once it has been reaped; as a session's, it is none while there are members.
+  endSession(platform, pid, running);
   await ended;
   log.info({ pid }, "debug shell: the session ended");
   return byClient;
+}
+
+/** Ends what was started in the session too: a `stubdom xenstore watch` that waits would stay. */
+function endSession({ files, processes }: Platform, session: number, leader: boolean): void {
+  const others = files
+    .readDirectory("/proc")
+    .filter((name) => /^[0-9]+$/.test(name))
+    .map(Number)
+    .filter((pid) => pid !== session && sessionOf(files, pid) === session);
+  for (const pid of leader ? [session, ...others] : others) {
+    try {
+      processes.kill(pid, "SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
+  }
+}
+
+/** proc_pid_stat(5): the fourth field behind the name, which stands in brackets and may hold any. */
+function sessionOf(files: FileSystem, pid: number): number | undefined {
+  try {
+    const stat = decodeText(files.readFile(`/proc/${pid}/stat`, 4096));
+    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[3]);
+  } catch {
+    return undefined;
+  }
 }
 
 async function pump(from: ByteStream, to: ByteStream): Promise<void> {

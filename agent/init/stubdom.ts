@@ -436,7 +436,8 @@ export class Stubdom {
         if (this.#qemu === undefined)
           throw new BootError("QEMU does not run yet", "try again when `stubdom status` says running");
         const args: JsonObject = isJsonObject(question.arguments) ? question.arguments : {};
-        return this.#qemu.qmp.execute(question.command, args);
+        const { commandDeadline, longAnswer } = await import("../qmp/client.ts");
+        return this.#qemu.qmp.execute(question.command, args, commandDeadline, longAnswer);
       }
     }
   }

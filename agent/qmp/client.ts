@@ -19,16 +19,23 @@ export type QmpState = "greeting" | "negotiating" | "ready" | "closed";
 
 interface Pending {
   readonly command: string;
+  readonly most: number;
   readonly deadline: Timer;
   resolve(value: JsonValue): void;
   reject(error: QmpError): void;
 }
 
-/** Bytes of an event's data. Parsed they are some hundred times as many, and QEMU sends events as it likes. */
-const mostEventData = 16 * 1024;
+/** Bytes that are parsed of what QEMU sends as it likes: an event's data, an error. Parsed they are some thirty times as many. */
+const mostUnasked = 16 * 1024;
+/** Bytes of a number, or of an event's name. */
+const mostName = 256;
+/** Bytes of an answer that are parsed unless its caller says otherwise; the agent asks for nothing long. */
+const mostAnswer = 64 * 1024;
+/** For whoever wants all that QEMU has to say of itself. */
+export const longAnswer = replyBounds.bytes;
 
 /** How long one command may take unless its caller says otherwise, in milliseconds. */
-const commandDeadline = 5_000;
+export const commandDeadline = 5_000;
 
 /**
  * The agent's own QMP connection. QEMU is not trusted: a reply to nothing, an unknown event or a broken
@@ -78,7 +85,7 @@ export class QmpClient {
     }
     const left = Math.max(0, milliseconds - (this.context.clock.now() - started));
     try {
-      await this.#send("qmp_capabilities", {}, left);
+      await this.#send("qmp_capabilities", {}, left, mostAnswer);
     } catch (error) {
       this.#end(error instanceof QmpError ? error : new QmpError(String(error)));
       throw error;
@@ -87,12 +94,17 @@ export class QmpClient {
   }
 
   /**
-   * Runs one command; any number may be under way at once.
+   * Runs one command; any number may be under way at once. An answer of more than `most` bytes is an error.
    *
    * @throws QmpCommandError when QEMU refuses it, QmpTimeout, QmpConnectionClosed
    */
-  execute(command: string, args: JsonObject = {}, milliseconds = commandDeadline): Promise<JsonValue> {
-    if (this.#state === "ready") return this.#send(command, args, milliseconds);
+  execute(
+    command: string,
+    args: JsonObject = {},
+    milliseconds = commandDeadline,
+    most = mostAnswer,
+  ): Promise<JsonValue> {
+    if (this.#state === "ready") return this.#send(command, args, milliseconds, most);
     return Promise.reject(new QmpConnectionClosed(`QMP ${command}: the connection is ${this.#state}`));
   }
 
@@ -107,7 +119,7 @@ export class QmpClient {
     args: JsonObject = {},
     milliseconds = commandDeadline,
   ): Promise<JsonValue> {
-    if (this.#state === "ready") return this.#send(command, args, milliseconds, descriptor);
+    if (this.#state === "ready") return this.#send(command, args, milliseconds, mostAnswer, descriptor);
     return Promise.reject(new QmpConnectionClosed(`QMP ${command}: the connection is ${this.#state}`));
   }
 
@@ -116,7 +128,13 @@ export class QmpClient {
     this.#end(new QmpConnectionClosed("QMP: closed by the agent"));
   }
 
-  #send(command: string, args: JsonObject, milliseconds: number, descriptor?: number): Promise<JsonValue> {
+  #send(
+    command: string,
+    args: JsonObject,
+    milliseconds: number,
+    most: number,
+    descriptor?: number,
+  ): Promise<JsonValue> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       let passed = descriptor === undefined;
@@ -126,7 +144,7 @@ export class QmpClient {
         this.#pending.delete(id);
         reject(error);
       });
-      this.#pending.set(id, { command, deadline, resolve, reject });
+      this.#pending.set(id, { command, most, deadline, resolve, reject });
       const request = encodeText(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       // Whoever ended the connection has rejected this command too.
       const written =
@@ -166,7 +184,7 @@ export class QmpClient {
   }
 
   #answer(message: Message): void {
-    const id = message.value("id");
+    const id = bounded(message, "id", mostName);
     const pending = typeof id === "number" ? this.#pending.get(id) : undefined;
     if (typeof id !== "number" || pending === undefined) {
       // Also the late answer to a command that was given up.
@@ -175,16 +193,21 @@ export class QmpClient {
     }
     this.#pending.delete(id);
     pending.deadline.cancel();
-    const error = message.value("error");
-    if (error === undefined) pending.resolve(message.value("return") ?? null);
-    else pending.reject(commandError(pending.command, error));
+    const { command, most, resolve, reject } = pending;
+    if (message.raw("error") !== undefined) {
+      reject(commandError(command, bounded(message, "error", mostUnasked) ?? null));
+    } else if ((message.raw("return")?.length ?? 0) > most) {
+      reject(new QmpCommandError(command, "GenericError", `QEMU's answer has more than ${most} bytes`));
+    } else {
+      resolve(message.value("return") ?? null);
+    }
   }
 
   #event(message: Message): void {
-    const name = message.value("event");
-    const big = (message.raw("data")?.length ?? 0) > mostEventData;
-    if (big) this.context.log.debug({}, "QMP: an event with more data than any of QEMU's: they are left out");
-    const data = big ? {} : message.value("data");
+    const name = bounded(message, "event", mostName);
+    const data = bounded(message, "data", mostUnasked);
+    if (data === undefined && message.raw("data") !== undefined)
+      this.context.log.debug({}, "QMP: an event with more data than any of QEMU's: they are left out");
     if (typeof name !== "string") throw new QmpFramingError("an event without a name");
     this.context.onEvent?.({ name, data: isJsonObject(data) ? data : {} });
   }
@@ -201,6 +224,11 @@ export class QmpClient {
     this.#pending.clear();
     this.context.onClosed?.(reason);
   }
+}
+
+/** A member's value; `undefined` when there is none, or one that is longer than any true one. */
+function bounded(message: Message, name: string, most: number): JsonValue | undefined {
+  return (message.raw(name)?.length ?? 0) > most ? undefined : message.value(name);
 }
 
 function closed(error: unknown): QmpError {

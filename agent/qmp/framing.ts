@@ -24,7 +24,7 @@ export interface MessageBounds {
 export const commandBounds: MessageBounds = { bytes: 1024 * 1024, depth: 128 };
 
 /** From QEMU, which is not trusted: the largest true reply, `query-qmp-schema`, has about 250 KiB. */
-export const replyBounds: MessageBounds = { bytes: 1024 * 1024, depth: 128 };
+export const replyBounds: MessageBounds = { bytes: 512 * 1024, depth: 128 };
 
 /** Members of the outermost object that are remembered; QMP defines at most four for one message. */
 const rememberedMembers = 8;

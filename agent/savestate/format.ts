@@ -27,7 +27,7 @@ import { type StateFault, StateFormatError } from "./errors.ts";
 export const blockSize = 4096;
 export const formatVersion = 1;
 export const chunkHeaderSize = 32;
-/** Size of a full chunk as it is written; two of them are all that a transfer holds in memory. */
+/** Size of a full chunk as it is written; three of them are all that a transfer holds in memory. */
 export const defaultChunkSize = 256 * 1024;
 export const largestChunkSize = 512 * 1024;
 /** Where the first extent may begin. */
@@ -334,6 +334,19 @@ function count(view: DataView, at: number, offset: number, what: string): number
     throw new StateFormatError("corrupt", offset + at, `${what} ${value} is impossible`);
   }
   return Number(value);
+}
+
+/**
+ * @param offset where the header begins
+ * @throws StateFormatError when the state is another guest's
+ */
+export function checkGuest({ uuid }: StateHeader, offset: number, expected: string): void {
+  if (uuid === expected) return;
+  throw new StateFormatError(
+    "foreign",
+    offset + 32,
+    `the state is of guest ${uuid}, this one is ${expected}`,
+  );
 }
 
 function uuidBytes(uuid: string): Uint8Array {

@@ -1,11 +1,12 @@
 import { SystemError } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
+import { BareStream } from "./bare-stream.ts";
 import { RestoreConsole } from "./console.ts";
 import { guestUuid, type StateContext } from "./context.ts";
 import { type DiskReader, isRawQemu, openDisk } from "./disk.ts";
 import { StateFormatError, TransferError } from "./errors.ts";
 import { ExtentReader } from "./extent.ts";
-import { pieceAt } from "./format.ts";
+import { checkGuest, pieceAt } from "./format.ts";
 import { HelperAbsent, HelperLink } from "./helper-link.ts";
 import { release, StateDisk } from "./state-disk.ts";
 
@@ -55,11 +56,7 @@ async function overDisk(context: StateContext, helper: HelperLink): Promise<Inco
   try {
     const reader = await openDisk(disk.store, platform.storage.hash);
     const { header, commit } = await reader.read();
-    const uuid = await guestUuid(xenstore, target);
-    if (header.uuid !== uuid) {
-      const reason = `the state is of guest ${header.uuid}, this one is ${uuid}`;
-      throw new StateFormatError("foreign", reader.anchor.offset + 32, reason);
-    }
+    checkGuest(header, reader.anchor.offset, await guestUuid(xenstore, target));
     log.info(
       { bytes: commit.length },
       `restore: ${commit.length} bytes of device state from the state disk, whole`,
@@ -102,7 +99,7 @@ function incomingFromDisk(
   };
 }
 
-async function overConsole({ platform, xenstore, log }: StateContext): Promise<Incoming> {
+async function overConsole({ platform, xenstore, log, target }: StateContext): Promise<Incoming> {
   const console = await RestoreConsole.open(platform, xenstore);
   const [descriptor, end] = platform.sockets.pipe();
   const qemu = new DescriptorStream(platform.descriptors, end, "QEMU's incoming state");
@@ -116,13 +113,12 @@ async function overConsole({ platform, xenstore, log }: StateContext): Promise<I
     async feed() {
       try {
         const start = await console.peek(magicSize);
+        const whole = (bytes: number) =>
+          log.info({ bytes }, `restore: ${bytes} bytes of device state over console 2, whole`);
         if (pieceAt(start) === "header") {
-          await feedFramed(platform, console, qemu, (bytes) =>
-            log.info({ bytes }, `restore: ${bytes} bytes of device state over console 2, whole`),
-          );
+          whole(await feedFramed(platform, console, qemu, await guestUuid(xenstore, target)));
         } else if (isRawQemu(start)) {
-          log.warn({}, "restore: bare QEMU state over console 2: nothing can be checked but by QEMU itself");
-          await feedBare(console, qemu);
+          whole(await feedBare(platform, console, qemu));
         } else if (start.length < magicSize) {
           throw new StateFormatError("incomplete", start.length, "console 2 gave no state");
         } else {
@@ -143,26 +139,30 @@ async function feedFramed(
   platform: StateContext["platform"],
   console: RestoreConsole,
   qemu: DescriptorStream,
-  whole: (bytes: number) => void,
-): Promise<void> {
+  uuid: string,
+): Promise<number> {
   const { hash, buffer } = platform.storage;
   const extent = new ExtentReader(console, 0, hash, buffer);
-  await extent.header();
+  checkGuest(await extent.header(), 0, uuid);
   for (let part = await extent.next(); ; part = await extent.next()) {
     if (part instanceof Uint8Array) await toQemu(qemu, part);
-    else return whole(part.length);
+    else return part.length;
   }
 }
 
-/** Where the state ends is QEMU's to know: until it closes its end, the console is silent, or {@link Incoming.close}. */
-async function feedBare(console: RestoreConsole, qemu: DescriptorStream): Promise<void> {
-  for (let part = await console.read(); part !== null; part = await console.read()) {
-    try {
-      await qemu.write(part);
-    } catch {
-      return;
-    }
+/** As a helper has put it into libxl's stream, with checksums behind it. */
+async function feedBare(
+  platform: StateContext["platform"],
+  console: RestoreConsole,
+  qemu: DescriptorStream,
+): Promise<number> {
+  const state = new BareStream(platform.storage.hash, (bytes) => toQemu(qemu, bytes));
+  while (state.whole === undefined) {
+    const part = await console.read();
+    if (part === null) state.finish();
+    else await state.add(part);
   }
+  return state.whole;
 }
 
 async function toQemu(qemu: DescriptorStream, part: Uint8Array): Promise<void> {

@@ -7,11 +7,13 @@ import { TransferError } from "./errors.ts";
 import { ExtentWriter } from "./extent.ts";
 import { defaultChunkSize } from "./format.ts";
 import { HelperAbsent, HelperLink } from "./helper-link.ts";
-import { type Qmp, saveThroughFifo } from "./qemu-output.ts";
+import { type Qmp, type StateSink, saveThroughFifo } from "./qemu-output.ts";
 import { release, StateDisk } from "./state-disk.ts";
 
 /** What the disk is made for at first; it grows with what QEMU writes. */
 const expectedState = 1024 * 1024;
+/** What dom0 gets over a console, where nobody else sets a limit: the largest disk, as the helper is by default. */
+const largestOverConsole = 256 * 1024 * 1024;
 
 /**
  * The agent's `xen-save-devices-state`: carries the command out in QEMU's place, whatever file name the
@@ -35,6 +37,7 @@ export class StateSaver {
   constructor(
     private readonly context: StateContext,
     private readonly qmp: Qmp,
+    private readonly mostOverConsole = largestOverConsole,
   ) {
     const { xenstore, platform, log, domid, target } = context;
     this.#helper = new HelperLink(xenstore, platform.clock, log, domid, target);
@@ -113,7 +116,7 @@ export class StateSaver {
     const console = await SaveConsole.open(platform, xenstore);
     try {
       const writer = new ExtentWriter(console, header, platform.storage.hash, platform.storage.buffer);
-      await saveThroughFifo(platform, this.qmp, args, writer);
+      await saveThroughFifo(platform, this.qmp, args, limited(writer, this.mostOverConsole));
       const { commit } = await writer.finish();
       await console.drain();
       return commit.length;
@@ -135,4 +138,19 @@ export class StateSaver {
     const package_ = typeof answer.package === "string" ? answer.package.trim() : "";
     return [major, minor, micro].map(String).join(".") + (package_ === "" ? "" : ` ${package_}`);
   }
+}
+
+/** QEMU is not trusted: what it writes without end must not fill dom0. */
+function limited(sink: StateSink, most: number): StateSink {
+  let passed = 0;
+  return {
+    get room() {
+      return sink.room;
+    },
+    async filled(count) {
+      passed += count;
+      if (passed > most) throw new TransferError(`QEMU wrote more than ${most} bytes of state`);
+      await sink.filled(count);
+    },
+  };
 }

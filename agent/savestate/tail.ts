@@ -23,6 +23,10 @@ export function tailSize(length: number): number {
   return sumsMagic.length + 8 * Math.ceil(length / summedBlock) + footerSize;
 }
 
+/** What there is to say of a state of QEMU's with nothing behind it. */
+export const unchecked =
+  "no checksums stand behind QEMU's state: it is cut off or damaged there, or no helper has saved it";
+
 /** Takes a state part by part, and makes its tail. */
 export class StateSums {
   readonly #sums: bigint[] = [];

@@ -78,6 +78,31 @@ describe("in trouble", () => {
     await startHelper(host);
   });
 
+  it("a state disk that cannot be read, keeps nothing or changes a byte: xl fails, the guest goes on", async () => {
+    const disk = "/dev/mapper/flaky";
+    const faults = { error_reads: 1, drop_writes: 1, "corrupt_bio_byte 4100 r 170 0": 5 };
+    await stopHelper(host);
+    await host.run(
+      `modprobe dm-flakey && truncate -s 16M /root/flaky && loop=$(losetup -f --show /root/flaky) &&
+       dmsetup create flaky --table "0 32768 linear $loop 0"`,
+    );
+    for (const [fault, words] of Object.entries(faults)) {
+      await host.run(
+        `dmsetup suspend flaky && dmsetup load flaky --table "0 32768 flakey $(losetup -n -O NAME -j /root/flaky | tr -d ' ') 0 0 600 ${words} ${fault}" &&
+         dmsetup resume flaky`,
+      );
+      await startHelper(host, `--device ${disk}`);
+      await expect(save(), fault).rejects.toThrow(/exit status/);
+      expect((await host.run("ls -A /var/lib/xen")).stdout).not.toContain("save");
+      await expectWorking(guest);
+      await stopHelper(host);
+      console.log(`${fault}: ${(await guest.qemuDmLog()).match(/save: failed: .*/g)?.at(-1)}`);
+    }
+    expect((await guest.qemuDmLog()).match(/save: failed: /g)).toHaveLength(1 + Object.keys(faults).length);
+    await host.run("dmsetup remove flaky && losetup -d $(losetup -n -O NAME -j /root/flaky)");
+    await startHelper(host);
+  });
+
   it("the helper killed while saving: xl fails, the guest goes on, the next helper clears up", async () => {
     const { failed } = await failingSave();
     await stopHelper(host, "KILL");
@@ -94,13 +119,22 @@ describe("over the state disk", () => {
     expect(await guest.qemuDmLog()).toMatch(/save: \d+ bytes of device state over the state disk/);
   });
 
-  it("the device state alone, by our own command: whole, and the guest goes on", async () => {
+  it("the device state alone, by our own command: byte for byte what QEMU itself writes, and the guest goes on", async () => {
+    // QEMU's clock stands still from here to the end of our command, so that it writes the same state twice.
+    await host.run("xl pause mover");
+    const direct = await inStubdom(
+      guest,
+      `stubdom qmp stop > /dev/null && stubdom qmp xen-save-devices-state '{"filename":"/run/direct","live":false}' > /dev/null
+       sha256sum < /run/direct; rm /run/direct`,
+    );
     const made = await host.run(`${program} dom0 save mover /root/devices.state`, { timeout: 120 });
     expect(made.stdout).toMatch(/bytes of device state in/);
     const report = JSON.parse((await host.run(`${program} dom0 inspect --json /root/devices.state`)).stdout);
     expect(report).toMatchObject({ kind: "state disk", whole: true });
     await host.run(`${program} dom0 extract /root/devices.state /root/devices.raw`);
     expect((await host.run("head -c 4 /root/devices.raw")).stdout).toBe("QEVM");
+    expect((await host.run("sha256sum < /root/devices.raw")).stdout).toBe(`${direct.trim()}\n`);
+    await host.run("xl unpause mover");
     await expectWorking(guest);
   });
 

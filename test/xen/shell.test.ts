@@ -53,6 +53,12 @@ describe("a stub domain with its debug shell", () => {
     expect(text).toContain("status 1");
   });
 
+  it("leaves nothing of a session behind that has ended", async () => {
+    await inStubdom(guest, "stubdom xenstore watch target > /dev/null &");
+    const left = await inStubdom(guest, "sleep 1; ps | grep -c '[w]atch target'");
+    expect(left.trim()).toBe("0");
+  });
+
   it("keeps PID 1 within 4 MB resident, and asleep while nothing happens", async () => {
     const status = "cat /proc/1/status";
     const text = await inStubdom(

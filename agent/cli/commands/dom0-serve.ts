@@ -28,6 +28,11 @@ export const serve: Command = {
         default: sizeText(defaultSettings.keepFree),
         describe: "What must stay free on the file systems that state is written to",
       })
+      .option("accept-unchecked", {
+        type: "boolean",
+        default: false,
+        describe: "Start guests also from a state without checksums, of QEMU in dom0 or damaged",
+      })
       .option("debug", { type: "boolean", default: false, describe: "Log more" })
       .example("stubdom dom0 serve --limit 64M", "No stub domain gets more than 64 MiB of disk"),
   async run(platform, args) {
@@ -62,6 +67,7 @@ function settingsOf(args: Arguments): HelperSettings {
     devices: (args.device as readonly unknown[]).map(String),
     limit: sizeOf("limit", args.limit),
     keepFree: sizeOf("keep-free", args["keep-free"]),
+    acceptUnchecked: args["accept-unchecked"] === true,
   };
 }
 

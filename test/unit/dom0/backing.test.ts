@@ -46,3 +46,14 @@ test("one that cannot be cleared, or is too small, is not used, and free again",
   await expect(pool.make(4 << 20)).rejects.toThrow("/dev/vg/state has 2621440 bytes, 4194304 are needed");
   expect(opened.size).toBe(0);
 });
+
+test("what is about to be written elsewhere is not promised twice", () => {
+  const platform = fakePlatform({ storage: { freeSpace: () => 1000 } });
+  const pool = new BackingPool(platform, { ...defaultSettings, keepFree: 100 });
+  const first = pool.reserve("/var/lib/xen", 600);
+  expect(() => pool.reserve("/var/lib/xen", 301)).toThrow("/var/lib/xen has 300 bytes left for 301");
+  const second = pool.reserve("/var/lib/xen", 300);
+  first();
+  pool.reserve("/var/lib/xen", 600)();
+  second();
+});

@@ -208,6 +208,15 @@ describe("the debug shell", () => {
     const platform = fakePlatform({
       descriptors: descriptorsOf(kernel),
       sockets: kernel.sockets,
+      files: {
+        ...fakePlatform().files,
+        readDirectory: () => ["1", "50", "51", "52", "self", "53"],
+        readFile: (path) => {
+          const session = { "/proc/51/stat": "50", "/proc/52/stat": "7" }[path];
+          if (session === undefined) throw new SystemError("ENOENT", "open", path);
+          return encodeText(`51 (a) b) c) S 50 51 ${session} 0 -1`);
+        },
+      },
       processes: {
         spawn({ descriptors }: SpawnOptions) {
           if (missing) throw new SystemError("ENOENT", "spawn", "/bin/sh");
@@ -216,6 +225,7 @@ describe("the debug shell", () => {
         },
         kill(pid) {
           killed.push(pid);
+          if (pid !== 50) return;
           ended.push(pid);
           kernel.close(child.fd);
           setImmediate(() => children.reapAll());
@@ -249,14 +259,15 @@ describe("the debug shell", () => {
     expect(seen).toBe("bin");
     far.close();
     expect(await session).toBe(true);
-    expect([killed, kernel.count]).toEqual([[50], 0]);
+    // And what was started in it, by its session's number.
+    expect([killed, kernel.count]).toEqual([[50, 51], 0]);
   });
 
   test("that ends by itself is not signalled: its number may be another's", async () => {
     const { kernel, killed, session, exit } = shell();
     exit();
     expect(await session).toBe(false);
-    expect([killed, kernel.count]).toEqual([[], 0]);
+    expect([killed, kernel.count]).toEqual([[51], 0]);
   });
 
   test("that is not there ends the session", async () => {

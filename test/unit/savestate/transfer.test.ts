@@ -1,12 +1,14 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Helper } from "../../../agent/dom0/helper.ts";
-import { defaultSettings } from "../../../agent/dom0/settings.ts";
+import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settings.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
 import { answerNode, requestNode } from "../../../agent/savestate/protocol.ts";
 import { type Incoming, openIncoming } from "../../../agent/savestate/restore.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
+import { StateSums } from "../../../agent/savestate/tail.ts";
 import { FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
+import { xxh64 } from "../../fakes/xxh64.ts";
 import { randomBytes } from "./support.ts";
 
 const S = 5;
@@ -30,9 +32,9 @@ afterEach(async () => {
   host.stop();
 });
 
-async function startHelper(): Promise<void> {
+async function startHelper(changed: Partial<HelperSettings> = {}): Promise<void> {
   const process = host.process(0);
-  const settings = { ...defaultSettings, keepFree: 0 };
+  const settings = { ...defaultSettings, keepFree: 0, ...changed };
   helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
   await helper.start();
   for (let i = 0; i < 500 && daemon.get(answerNode(S)) === undefined; i++) {
@@ -121,12 +123,71 @@ test("saved over the console, restored over the disk: QEMU's state alone", async
   );
 });
 
-test("saved over the disk, restored over the console: bare, and the log says that nothing was checked", async () => {
-  const state = qemuState(5_000, 6);
+/** As the helper leaves it for libxl. */
+function placed(state: Uint8Array): Uint8Array {
+  const sums = new StateSums(xxh64);
+  sums.add(state);
+  return Buffer.concat([state, sums.tail()]);
+}
+
+test("saved over the disk, restored over the console: checked by what the helper has put behind it", async () => {
+  const state = qemuState(300_000, 6);
   const guest = stubdom();
-  guest.process.consoleInput = state;
+  guest.process.consoleInput = placed(state);
+  expect(Buffer.from(await fed(guest, await openIncoming(guest.context))).equals(state)).toBe(true);
+  expect(lines.join("\n")).toMatch(/restore: 300000 bytes of device state over console 2, whole/);
+});
+
+test.each([
+  ["with nothing behind it", (file: Uint8Array) => file.subarray(0, 5_000), /byte 5000: no checksums stand/],
+  ["cut off", (file: Uint8Array) => file.subarray(0, file.length - 1), /no checksums stand behind/],
+  ["changed", (file: Uint8Array) => file.with(3_000, 1 ^ (file[3_000] ?? 0)), /byte 0: the checksum up to/],
+])(
+  "a bare state over console 2 that is %s is refused, and QEMU has not all of it",
+  async (_, harm, message) => {
+    const guest = stubdom();
+    guest.process.consoleInput = harm(placed(qemuState(5_000, 6)));
+    const incoming = await openIncoming(guest.context);
+    await expect(incoming.feed()).rejects.toThrow(message);
+    expect(guest.process.piped.get(incoming.descriptor) ?? []).toHaveLength(0);
+  },
+);
+
+test("QEMU's state alone, as QEMU in dom0 leaves it, is refused, and the way out named", async () => {
+  host.dom0Files.set(resume, { bytes: qemuState(5_000, 6) });
+  await startHelper();
+  const opened = openIncoming(stubdom().context);
+  await expect(opened).rejects.toThrow(/byte 5000: no checksums .*--accept-unchecked/);
+});
+
+test("QEMU's state alone is taken by a helper that was told so", async () => {
+  const state = qemuState(5_000, 6);
+  host.dom0Files.set(resume, { bytes: state });
+  await startHelper({ acceptUnchecked: true });
+  const guest = stubdom();
   expect(await fed(guest, await openIncoming(guest.context))).toEqual(state);
-  expect(lines.join("\n")).toMatch(/nothing can be checked but by QEMU itself/);
+});
+
+test("another guest's state is refused, over the disk and over the console", async () => {
+  const saving = stubdom();
+  await new StateSaver(saving.context, new FakeSavingQemu(saving.process, qemuState(3_000, 6))).handler({});
+  const carried = Uint8Array.from(saving.process.consoleOutput);
+  daemon.set(`/local/domain/${T}/vm`, "/vm/00000000-0000-0000-0000-00000000abcd");
+  const guest = stubdom();
+  guest.process.consoleInput = carried;
+  const incoming = await openIncoming(guest.context);
+  await expect(incoming.feed()).rejects.toThrow(/byte 32: the state is of guest .*0004, this one is .*abcd/);
+  host.dom0Files.set(resume, { bytes: carried });
+  await startHelper();
+  await expect(openIncoming(stubdom().context)).rejects.toThrow(/byte 32: the state is of guest/);
+});
+
+test("a QEMU that writes without end is stopped on console 1", async () => {
+  const guest = stubdom();
+  const qemu = new FakeSavingQemu(guest.process, qemuState(70_000, 6));
+  const saver = new StateSaver(guest.context, qemu, 65_536);
+  await expect(saver.handler({})).rejects.toThrow("QEMU wrote more than 65536 bytes of state");
+  expect(guest.process.consoleOutput.length).toBeLessThan(65_536);
 });
 
 test("console 1 carries one state only", async () => {
@@ -147,7 +208,7 @@ test("after a save that failed, libxl has removed console 1's file: the console 
 test("a console that connects late is waited for, its terminal is nobody's before", async () => {
   const state = qemuState(3000, 12);
   const guest = stubdom();
-  guest.process.consoleInput = state;
+  guest.process.consoleInput = placed(state);
   const node = `/local/domain/${S}/device/console/2/state`;
   daemon.set(node, "3");
   let opened = false;
