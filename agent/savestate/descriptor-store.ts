@@ -1,6 +1,6 @@
 import { type Platform, SystemError } from "../platform/port.ts";
 import type { BlockStore } from "./disk.ts";
-import { StateSpaceError } from "./errors.ts";
+import { StateSpaceError, TransferError } from "./errors.ts";
 
 export interface StoreOptions {
   /** Makes what is behind the descriptor at least so large; without it, it stays as it is. */
@@ -32,16 +32,20 @@ export class DescriptorStore implements BlockStore {
   }
 
   read(offset: number, into: Uint8Array): Promise<number> {
-    return this.#follow(() => this.platform.storage.readAt(this.fd, into, offset));
+    return this.#follow(`read byte ${offset} of the state disk`, () =>
+      this.platform.storage.readAt(this.fd, into, offset),
+    );
   }
 
   write(offset: number, from: Uint8Array): Promise<void> {
-    return this.#follow(() => this.platform.storage.writeAt(this.fd, from, offset));
+    return this.#follow(`write byte ${offset} of the state disk`, () =>
+      this.platform.storage.writeAt(this.fd, from, offset),
+    );
   }
 
   async flush(): Promise<void> {
     if (this.options.transient) return;
-    await this.#follow(() => this.platform.storage.sync(this.fd));
+    await this.#follow("flush the state disk", () => this.platform.storage.sync(this.fd));
   }
 
   async grow(size: number): Promise<void> {
@@ -62,11 +66,15 @@ export class DescriptorStore implements BlockStore {
     if (this.#underWay === 0) this.platform.descriptors.close(this.fd);
   }
 
-  async #follow<T>(operation: () => Promise<T>): Promise<T> {
+  /** @throws TransferError */
+  async #follow<T>(what: string, operation: () => Promise<T>): Promise<T> {
     if (this.#closed) throw new SystemError("EBADF", "use", "a state disk that is closed");
     this.#underWay += 1;
     try {
       return await operation();
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      throw new TransferError(`cannot ${what}: ${error.code}; see dom0's kernel log about what is behind it`);
     } finally {
       this.#underWay -= 1;
       if (this.#closed && this.#underWay === 0) this.platform.descriptors.close(this.fd);

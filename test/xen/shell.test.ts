@@ -1,7 +1,7 @@
 /** What the debug shell shows of a stub domain, and what becomes of one whose QEMU dies. */
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { bootGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
+import { bootGuest, createGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { inStubdom, withShell } from "./support.ts";
@@ -35,6 +35,10 @@ describe("a stub domain with its debug shell", () => {
   });
 
   it("has a command line in its debug shell", async () => {
+    const json = await inStubdom(guest, "stubdom devices --json; stubdom log --json | tail -n 1");
+    const [devices = "", last = ""] = json.split(/\r?\n/);
+    expect(JSON.parse(devices)).toContainEqual(expect.objectContaining({ kind: "vbd", name: "disk hda" }));
+    expect(JSON.parse(last)).toBeTruthy();
     const text = await inStubdom(
       guest,
       [
@@ -102,4 +106,21 @@ describe("a stub domain with its debug shell", () => {
       })
       .toMatch(/^---sc/);
   });
+});
+
+it("a stub domain ends though xenstored hangs, and the log has said why", async () => {
+  const guest = await createGuest(host, {
+    name: "stuck",
+    images: { hda: 1 },
+    stubdom: { memory: 64, ...withShell },
+    createArgs: ["-p"],
+  });
+  const [pid, id] = [await guest.agent().then((agent) => agent["qemu/pid"]), await guest.stubdomId()];
+  // Neither way in needs xenstored once it is there; what is asked for while it stands still is answered afterwards.
+  const hang = `pid=$(pgrep -x 'xenstored|oxenstored'); sleep 9; kill -STOP $pid; sleep 27; kill -CONT $pid; xl list ${id}`;
+  const listed = host.run(hang, { timeout: 120 });
+  await inStubdom(guest, `sleep 14; kill -KILL ${pid}; sleep 30`, 30).catch(() => "");
+  expect((await listed).stdout).toMatch(/ ---sc-/);
+  expect(await guest.qemuDmLog()).toMatch(/error .*QEMU was killed by SIGKILL/);
+  await guest.destroy();
 });

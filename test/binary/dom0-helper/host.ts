@@ -23,7 +23,7 @@ import type { Clock, Timer } from "../../../agent/platform/port.ts";
 import { type BlockStore, DiskWriter, openDisk } from "../../../agent/savestate/disk.ts";
 import { HelperLink } from "../../../agent/savestate/helper-link.ts";
 import { answerNode, stateDevice } from "../../../agent/savestate/protocol.ts";
-import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
+import { footerSize, StateSums, stateLength } from "../../../agent/savestate/tail.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 import { XenstoredSocket } from "../../fakes/xenstored-socket.ts";
@@ -188,7 +188,9 @@ export class Dom0 {
 
   /** What libxl has received for a guest. */
   received(target: number, state: Uint8Array): void {
-    writeFileSync(join(this.xenDirectory, `qemu-resume.${target}`), state);
+    const sums = new StateSums(xxh64);
+    sums.add(state);
+    writeFileSync(join(this.xenDirectory, `qemu-resume.${target}`), Buffer.concat([state, sums.tail()]));
   }
 
   /** Loop devices over files of this dom0. */
