@@ -18,8 +18,9 @@ import type { Clock, FileSystem, Platform } from "../platform/port.ts";
 import { longAnswer, type QmpEvent } from "../qmp/client.ts";
 import { QmpCommandError, QmpTimeout } from "../qmp/errors.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../qmp/json.ts";
-import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
 import { withBackendQemu } from "./backend-qemu.ts";
+import { NodeWatch } from "./xenstore.ts";
 
 /** libxl's drives have at most this many numbers; the fifth CD drive is refused by the stub domain already. */
 const mostDrives = 128;
@@ -67,8 +68,7 @@ export interface CdBackend {
 /** Follows the CD drives of one stub domain. */
 export class BackendCdDrives {
   readonly #directory: string;
-  #watch: Watch | undefined;
-  #stopped = false;
+  readonly #watch = new NodeWatch();
   #last = Promise.resolve();
   readonly #drives = new Map<number, Drive>();
 
@@ -81,17 +81,13 @@ export class BackendCdDrives {
   }
 
   /** Throws {@link XenstoreFailure}. */
-  async start(): Promise<void> {
-    const watch = await this.context.xenstore.watch(this.#directory, (path) => this.#changed(path));
-    if (this.#stopped) void watch.stop().catch(() => {});
-    else this.#watch = watch;
+  start(): Promise<void> {
+    return this.#watch.set(this.context.xenstore, this.#directory, (path) => this.#changed(path));
   }
 
   /** Idempotent. */
   stop(): void {
-    this.#stopped = true;
-    void this.#watch?.stop().catch(() => {});
-    this.#watch = undefined;
+    this.#watch.stop();
   }
 
   /** One node after the other: libxl writes them in transactions, and no answer waits for a later one. */
@@ -107,7 +103,8 @@ export class BackendCdDrives {
 
   #inTurn(act: () => Promise<void>): void {
     this.#last = this.#last.then(act).catch((error: unknown) => {
-      if (!this.#stopped) this.context.log.error({}, `domain ${this.domid}: its CD drives: ${String(error)}`);
+      if (!this.#watch.stopped)
+        this.context.log.error({}, `domain ${this.domid}: its CD drives: ${String(error)}`);
     });
   }
 
@@ -117,7 +114,7 @@ export class BackendCdDrives {
   }
 
   async #look(id: number): Promise<void> {
-    if (this.#stopped || (!this.#drives.has(id) && this.#drives.size >= mostDrives)) return;
+    if (this.#watch.stopped || (!this.#drives.has(id) && this.#drives.size >= mostDrives)) return;
     const path = `${this.#directory}/${id}`;
     const names = ["device-type", "dev", "params", "state", "online", taken, ours] as const;
     const node = await readNodes(this.context.xenstore, path, names);

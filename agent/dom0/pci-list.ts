@@ -10,8 +10,9 @@
  * Entries are only added here: libxl itself removes each from both lists, the guest's last.
  */
 import type { Logger } from "../log/logger.ts";
-import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
 import type { Operations } from "../xenstore/operations.ts";
+import { NodeWatch } from "./xenstore.ts";
 
 /** xenbus_state of Xen's io/xenbus.h. */
 const initialising = "1";
@@ -28,8 +29,7 @@ function listPath(domid: number): string {
 
 /** Follows the devices of one stub domain. */
 export class PciList {
-  #watch: Watch | undefined;
-  #stopped = false;
+  readonly #watch = new NodeWatch();
 
   constructor(
     private readonly xenstore: XenstoreClient,
@@ -40,18 +40,16 @@ export class PciList {
 
   /** Throws {@link XenstoreFailure}. */
   async start(): Promise<void> {
-    this.#watch = await this.xenstore.watch(`/local/domain/0/backend/pci/${this.domid}`, (path) => {
+    await this.#watch.set(this.xenstore, `/local/domain/0/backend/pci/${this.domid}`, (path) => {
       // libxl writes a device in one transaction; this is the node that it always has.
       if (/\/dev-[0-9]+$/.test(path)) void this.#look().catch((error) => this.#failed(error));
     });
-    if (this.#stopped) return this.stop();
     await this.#look();
   }
 
   /** Idempotent. */
   stop(): void {
-    this.#stopped = true;
-    void this.#watch?.stop().catch(() => {});
+    this.#watch.stop();
   }
 
   async #look(): Promise<void> {
@@ -61,7 +59,7 @@ export class PciList {
   }
 
   #failed(error: unknown): void {
-    if (!this.#stopped) this.log.error({}, `domain ${this.target}: its PCI devices: ${String(error)}`);
+    if (!this.#watch.stopped) this.log.error({}, `domain ${this.target}: its PCI devices: ${String(error)}`);
   }
 }
 

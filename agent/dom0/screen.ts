@@ -21,8 +21,9 @@ import {
   sizes,
   updateRequest,
 } from "../screen/rfb.ts";
-import type { Watch, XenstoreClient } from "../xenstore/client.ts";
+import type { XenstoreClient } from "../xenstore/client.ts";
 import { withBackendQemu } from "./backend-qemu.ts";
+import { NodeWatch } from "./xenstore.ts";
 
 /** Control, Alt and 1, by QEMU's numbers. */
 const chord = [0x1d, 0x38, 0x02];
@@ -40,10 +41,9 @@ interface Context {
 /** Follows the screen of one stub domain. */
 export class ScreenWatch {
   readonly #node: string;
-  #watch: Watch | undefined;
+  readonly #watch = new NodeWatch();
   #looking = Promise.resolve();
   #shown = false;
-  #stopped = false;
 
   constructor(
     private readonly context: Context,
@@ -53,32 +53,28 @@ export class ScreenWatch {
     this.#node = `/local/domain/0/backend/vfb/${domid}/0/state`;
   }
 
-  async start(): Promise<void> {
-    const watch = await this.context.xenstore.watch(this.#node, () => {
+  start(): Promise<void> {
+    return this.#watch.set(this.context.xenstore, this.#node, () => {
       this.#looking = this.#looking.then(() => this.#look()).catch((error: unknown) => this.#failed(error));
     });
-    if (this.#stopped) void watch.stop().catch(() => {});
-    else this.#watch = watch;
   }
 
   /** Idempotent. */
   stop(): void {
-    this.#stopped = true;
-    void this.#watch?.stop().catch(() => {});
-    this.#watch = undefined;
+    this.#watch.stop();
   }
 
   async #look(): Promise<void> {
     const { xenstore, log } = this.context;
     // Once is enough: QEMU goes on showing what was chosen.
-    if (this.#stopped || this.#shown || (await xenstore.tryReadText(this.#node)) !== connected) return;
+    if (this.#watch.stopped || this.#shown || (await xenstore.tryReadText(this.#node)) !== connected) return;
     this.#shown = true;
     await this.select();
     log.info({}, `domain ${this.domid}: dom0's VNC server shows its guest's screen`);
   }
 
   #failed(error: unknown): void {
-    if (this.#stopped) return;
+    if (this.#watch.stopped) return;
     this.context.log.warn(
       {},
       `domain ${this.domid}: dom0's VNC server may show no screen until a viewer types Ctrl-Alt-1: ${String(error)}`,

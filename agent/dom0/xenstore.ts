@@ -1,6 +1,6 @@
 import { type Platform, SystemError } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
-import { XenstoreClient } from "../xenstore/client.ts";
+import { type Watch, XenstoreClient } from "../xenstore/client.ts";
 
 /** Where xenstored listens in its own domain. */
 export const xenstoredSocket = "/run/xenstored/socket";
@@ -33,4 +33,30 @@ export async function findDomain(xenstore: XenstoreClient, nameOrNumber: string)
   const byNumber = domids.find((domid) => String(domid) === nameOrNumber);
   if (byNumber !== undefined) return byNumber;
   throw new RangeError(`no domain ${nameOrNumber}; \`xl list\` shows what there is`);
+}
+
+/** A watch that may be stopped while it is still being set. */
+export class NodeWatch {
+  #watch: Watch | undefined;
+  #stopped = false;
+
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** To be called once. Throws {@link XenstoreFailure}. */
+  async set(xenstore: XenstoreClient, path: string, event: (path: string) => void): Promise<void> {
+    const watch = await xenstore.watch(path, (at) => {
+      if (!this.#stopped) event(at);
+    });
+    if (this.#stopped) void watch.stop().catch(() => {});
+    else this.#watch = watch;
+  }
+
+  /** Idempotent. */
+  stop(): void {
+    this.#stopped = true;
+    void this.#watch?.stop().catch(() => {});
+    this.#watch = undefined;
+  }
 }

@@ -23,6 +23,7 @@ import type { Logger } from "../log/logger.ts";
 import { type FileSystem, type Platform, SystemError } from "../platform/port.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
 import { addSet, findSets, type Qmp, removeSet, stubDevid } from "./fdsets.ts";
+import { Looks } from "./looks.ts";
 
 const directory = "device/vbd";
 /** Most drives that are followed; QEMU has four, and no domain has more disks than this. */
@@ -101,8 +102,7 @@ class Drive {
   #settled: number | undefined;
   /** What the set that we added is of. */
   #given: string | undefined;
-  #following = false;
-  #again = false;
+  readonly #looks = new Looks(() => this.#lookOnce());
   #stopped = false;
   /** Ends the wait for a device that is no longer the one. */
   #supersede: () => void = () => {};
@@ -121,7 +121,7 @@ class Drive {
       this.#incarnation++;
       this.#supersede();
     }
-    void this.#follow();
+    void this.#looks.take();
   }
 
   /** Idempotent. */
@@ -130,20 +130,13 @@ class Drive {
     this.#supersede();
   }
 
-  /** One look at a time; an event during one asks for one more. */
-  async #follow(): Promise<void> {
-    this.#again = true;
-    if (this.#following) return;
-    this.#following = true;
-    while (this.#again && !this.#stopped) {
-      this.#again = false;
-      try {
-        await this.#look();
-      } catch (error) {
-        this.#failed(error);
-      }
+  async #lookOnce(): Promise<void> {
+    if (this.#stopped) return;
+    try {
+      await this.#look();
+    } catch (error) {
+      this.#failed(error);
     }
-    this.#following = false;
   }
 
   async #look(): Promise<void> {

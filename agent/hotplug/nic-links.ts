@@ -17,6 +17,7 @@ import { QmpCommandError, QmpConnectionClosed } from "../qmp/errors.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
 import type { Qmp } from "./fdsets.ts";
+import { Looks } from "./looks.ts";
 
 /** One emulated NIC and its way to the network. */
 export interface JoinedNic {
@@ -63,8 +64,7 @@ class Link {
   #attached = false;
   #down = false;
   #stopped = false;
-  #looking = false;
-  #again = false;
+  readonly #looks = new Looks(() => this.#look());
 
   constructor(
     private readonly context: NicContext,
@@ -85,7 +85,7 @@ class Link {
     if (backend === undefined) return;
     this.#path = `/local/domain/${backend.domid}/backend/vif/${target}/${devid}`;
     // Of the backend's nodes this one: netback writes its state whenever the guest writes its own.
-    const watch = await this.context.store.watch(`${this.#path}/online`, () => void this.#follow());
+    const watch = await this.context.store.watch(`${this.#path}/online`, () => void this.#looks.take());
     this.#watch = watch;
     if (this.#stopped || this.#down) this.#unwatch();
   }
@@ -97,18 +97,6 @@ class Link {
 
   #unwatch(): void {
     void this.#watch?.stop().catch(() => {});
-  }
-
-  /** One look at a time; an event during one asks for one more. */
-  async #follow(): Promise<void> {
-    this.#again = true;
-    if (this.#looking) return;
-    this.#looking = true;
-    while (this.#again) {
-      this.#again = false;
-      await this.#look();
-    }
-    this.#looking = false;
   }
 
   async #look(): Promise<void> {

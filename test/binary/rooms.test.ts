@@ -25,7 +25,7 @@ const rooms: Record<string, readonly string[]> = {
   savestate: ["bytes", "platform", "log", "qmp", "xenstore", "frontends"],
   passthrough: ["platform", "log", "qmp", "xenstore", "frontends"],
   screen: ["bytes", "platform", "log", "qmp", "frontends", "xenstore", "config"],
-  dom0: ["bytes", "platform", "log", "xenstore", "savestate", "qmp", "screen"],
+  dom0: ["bytes", "platform", "log", "xenstore", "frontends", "savestate", "qmp", "screen"],
   init: [
     ...["bytes", "platform", "log", "xenstore", "frontends", "config", "qemu", "qmp"],
     ...["savestate", "screen", "hotplug", "passthrough"],
