@@ -8,7 +8,7 @@ import { place, text } from "../dom0-options.ts";
 export const serve: Command = {
   usage: "serve",
   summary:
-    "Attach state disks to stub domains that ask for one, have dom0 show their screens; runs until SIGTERM",
+    "Attach state disks to stub domains that ask for one, serve CD drives that were empty, have dom0 show screens; runs until SIGTERM",
   options: (yargs) =>
     place
       .xenstored(place.xenDirectory(place.directory(yargs)))
