@@ -3,33 +3,48 @@ import type { Platform } from "../platform/port.ts";
 import { SocketStream } from "../platform/stream.ts";
 import { QmpClient, type QmpEvent } from "../qmp/client.ts";
 
-/** How long the greeting and the first exchange may take, in milliseconds. */
-const deadline = 10_000;
-
 /**
- * A conversation with the QEMU in dom0 that is the backend of one stub domain's own screen and image files, over QMP. It
- * ends with `body`.
- *
- * @throws QmpError, SystemError; what `body` throws
+ * How long the greeting may take, in milliseconds: whoever else talks to QEMU is waited for, and libxl gives a CD drive
+ * 40 s.
  */
-export async function withBackendQemu<T>(
-  {
-    platform,
-    log,
-  }: { readonly platform: Pick<Platform, "clock" | "descriptors" | "sockets">; readonly log: Logger },
-  domid: number,
-  body: (qmp: QmpClient) => Promise<T>,
-  onEvent: (event: QmpEvent) => void = () => {},
-): Promise<T> {
-  const { clock, sockets } = platform;
-  // libxl's own socket takes one client at a time; this one is there for whoever comes.
-  const path = `/var/run/xen/qmp-libxenstat-${domid}`;
-  const stream = new SocketStream(platform, sockets.connectUnix(path), path);
-  const qmp = new QmpClient(stream, { clock, log, onEvent });
-  try {
-    await qmp.handshake(deadline);
-    return await body(qmp);
-  } finally {
-    qmp.close();
+const deadline = 35_000;
+
+interface Context {
+  readonly platform: Pick<Platform, "clock" | "descriptors" | "sockets">;
+  readonly log: Logger;
+}
+
+/** The QEMU in dom0 that is the backend of one stub domain's own screen and image files. */
+export class BackendQemu {
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    private readonly context: Context,
+    private readonly domid: number,
+  ) {}
+
+  /**
+   * A conversation over QMP, after those that were asked for before. It ends with `body`.
+   *
+   * @throws QmpError, SystemError; what `body` throws
+   */
+  talk<T>(body: (qmp: QmpClient) => Promise<T>, onEvent: (event: QmpEvent) => void = () => {}): Promise<T> {
+    const result = this.#last.then(() => this.#converse(body, onEvent));
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  async #converse<T>(body: (qmp: QmpClient) => Promise<T>, onEvent: (event: QmpEvent) => void): Promise<T> {
+    const { platform, log } = this.context;
+    // Not libxl's own. This one has other users too (xentop), and both take one client at a time.
+    const path = `/var/run/xen/qmp-libxenstat-${this.domid}`;
+    const stream = new SocketStream(platform, platform.sockets.connectUnix(path), path);
+    const qmp = new QmpClient(stream, { clock: platform.clock, log, onEvent });
+    try {
+      await qmp.handshake(deadline);
+      return await body(qmp);
+    } finally {
+      qmp.close();
+    }
   }
 }

@@ -48,19 +48,30 @@ export class BackingPool {
 
   /**
    * Sets `bytes` in `directory` aside for a file that is no backing. What of it is written counts twice until it is given
-   * back, which is to be done once.
+   * back, which is to be done once. The backings may be on the same file system: all of them but `from`, which is done
+   * with, keep what they were granted.
    *
    * @returns gives it back
    * @throws StateSpaceError
    */
-  reserve(directory: string, bytes: number): () => void {
-    const left = this.platform.storage.freeSpace(directory) - this.settings.keepFree - this.#reserved;
+  reserve(directory: string, bytes: number, from?: DescriptorStore): () => void {
+    const granted = this.#taken() - (this.#of(from)?.size ?? 0);
+    const left = this.platform.storage.freeSpace(directory) - this.settings.keepFree - granted;
     if (bytes > left)
       throw new StateSpaceError(`${directory} has ${Math.max(0, left)} bytes left for ${bytes}`);
     this.#reserved += bytes;
     return () => {
       this.#reserved -= bytes;
     };
+  }
+
+  #of(store: DescriptorStore | undefined): FileBacking | undefined {
+    return [...this.#files].find((file) => file.store === store);
+  }
+
+  /** A sparse file's missing blocks count as taken, so that all of them can be filled at once. */
+  #taken(): number {
+    return [...this.#files].reduce((sum, file) => sum + file.size, this.#reserved);
   }
 
   #file(bytes: number): Backing {
@@ -82,15 +93,13 @@ export class BackingPool {
 
   /**
    * The size for a file that must have `wanted` bytes: twice that, to be asked less often, within the limits.
-   * A sparse file's missing blocks count as taken, so that all of them can be filled at once.
    */
   #granted(wanted: number, had: number): number {
     const { directory, limit, keepFree } = this.settings;
     if (wanted > limit) {
       throw new StateSpaceError(`${wanted} bytes are needed, the limit for one stub domain is ${limit}`);
     }
-    const taken = [...this.#files].reduce((sum, file) => sum + file.size, 0) - had + this.#reserved;
-    const left = this.platform.storage.freeSpace(directory) - keepFree - taken;
+    const left = this.platform.storage.freeSpace(directory) - keepFree - (this.#taken() - had);
     if (wanted > left) {
       throw new StateSpaceError(
         `${wanted} bytes are needed, ${directory} has ${Math.max(0, left)} left for state`,

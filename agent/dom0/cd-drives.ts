@@ -2,8 +2,8 @@
  * CD drives that dom0's QEMU has refused.
  *
  * For an image file libxl takes QEMU in dom0 as the backend (qdisk), also for a drive of a stub domain that `xl cd-eject`
- * has emptied. QEMU (hw/xen/xen-bus.c and hw/block/xen-block.c, 7.2 to 10.0) cannot be the backend of a drive without an
- * image: it refuses the device, and from then on passes over whatever has that number ("exists already"). So
+ * has emptied. QEMU (hw/xen/xen-bus.c and hw/block/xen-block.c) cannot be the backend of a drive without an image: it
+ * refuses the device and, from 8.2 to 10.0 at least, from then on passes over whatever has that number. So
  *
  *     nobody answers when libxl closes the empty drive          `xl cd-insert` fails after 10 s
  *     nobody serves the medium that is inserted then            `xl cd-insert` fails after 40 s
@@ -19,13 +19,18 @@ import { longAnswer, type QmpEvent } from "../qmp/client.ts";
 import { QmpCommandError, QmpTimeout } from "../qmp/errors.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "../qmp/json.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
-import { withBackendQemu } from "./backend-qemu.ts";
+import type { Operations } from "../xenstore/operations.ts";
+import type { BackendQemu } from "./backend-qemu.ts";
 import { NodeWatch } from "./xenstore.ts";
 
-/** libxl's drives have at most this many numbers; the fifth CD drive is refused by the stub domain already. */
+/** The stub domain refuses the fifth already. */
 const mostDrives = 128;
 /** How long QEMU may take to give an image back, in milliseconds. */
 const deadline = 5_000;
+/** How long it may take to open one: a CD that has to spin up, a file far away. libxl waits for 40 s in all. */
+const opening = 30_000;
+/** Between two looks, in milliseconds. */
+const interval = 20;
 /** Written by QEMU alone, when it takes a device on. */
 const taken = "hotplug-status";
 /** Left in the node of a drive that QEMU has by our doing, for a helper that starts later. */
@@ -59,23 +64,29 @@ export interface Medium {
 
 /** dom0's QEMU, as far as it is needed here. */
 export interface CdBackend {
-  /** @throws QmpError, SystemError */
+  /** After {@link release}. @throws QmpError, SystemError */
   serve(medium: Medium): Promise<void>;
   /** Closes the images that the drive has had from {@link serve} and no longer has. @throws QmpError, SystemError */
   release(id: number): Promise<void>;
 }
 
+/** What a look at a drive's node led to; all of it was read, and written, at one time. */
+type Finding = "taken" | "ours" | "closed" | "emptied" | Medium | undefined;
+
 /** Follows the CD drives of one stub domain. */
 export class BackendCdDrives {
   readonly #directory: string;
   readonly #watch = new NodeWatch();
-  #last = Promise.resolve();
   readonly #drives = new Map<number, Drive>();
+  /** Numbers to be looked at; the frontend is the stub domain's, and each of its states is an event. */
+  readonly #pending = new Set<number>();
+  #last = Promise.resolve();
+  #nextLook = 0;
 
   constructor(
     private readonly context: Context,
     private readonly domid: number,
-    private readonly qemu: CdBackend = new QmpCdBackend(context, domid),
+    private readonly qemu: CdBackend,
   ) {
     this.#directory = `/local/domain/0/backend/qdisk/${domid}`;
   }
@@ -85,123 +96,143 @@ export class BackendCdDrives {
     return this.#watch.set(this.context.xenstore, this.#directory, (path) => this.#changed(path));
   }
 
-  /** Idempotent. */
-  stop(): void {
+  /** Resolves when nothing is under way any more. Idempotent. */
+  stop(): Promise<void> {
     this.#watch.stop();
+    return this.#last;
   }
 
-  /** One node after the other: libxl writes them in transactions, and no answer waits for a later one. */
   #changed(path: string): void {
     const [, name, node] = /^\/([0-9]{1,10})(?:\/(.*))?$/.exec(path.slice(this.#directory.length)) ?? [];
     if (name === undefined) {
       // The watch's first event: what is there already.
-      if (path === this.#directory) this.#inTurn(() => this.#lookAtAll());
+      if (path === this.#directory) this.#inTurn(() => this.#lookForDrives());
     } else if (node === undefined || node === "state" || node === "params") {
-      this.#inTurn(() => this.#look(Number(name)));
+      this.#lookLater(Number(name));
     }
+  }
+
+  #lookLater(id: number): void {
+    if (this.#pending.has(id) || this.#pending.size >= mostDrives) return;
+    this.#pending.add(id);
+    this.#inTurn(async () => {
+      await this.#pace();
+      this.#pending.delete(id);
+      if (!this.#watch.stopped) await this.#look(id);
+    });
+  }
+
+  async #pace(): Promise<void> {
+    const { clock } = this.context.platform;
+    const wait = this.#nextLook - clock.now();
+    if (wait > 0) await new Promise<void>((resolve) => clock.setTimer(wait, resolve));
+    this.#nextLook = clock.now() + interval;
   }
 
   #inTurn(act: () => Promise<void>): void {
     this.#last = this.#last.then(act).catch((error: unknown) => {
-      if (!this.#watch.stopped)
-        this.context.log.error({}, `domain ${this.domid}: its CD drives: ${String(error)}`);
+      if (!this.#watch.stopped) this.#failed(error);
     });
   }
 
-  async #lookAtAll(): Promise<void> {
+  #failed(error: unknown): void {
+    this.context.log.error({}, `domain ${this.domid}: its CD drives: ${String(error)}`);
+  }
+
+  async #lookForDrives(): Promise<void> {
     const names = await this.context.xenstore.tryDirectory(this.#directory);
-    for (const name of names) if (/^[0-9]{1,10}$/.test(name)) await this.#look(Number(name));
+    for (const name of names) if (/^[0-9]{1,10}$/.test(name)) this.#lookLater(Number(name));
   }
 
   async #look(id: number): Promise<void> {
-    if (this.#watch.stopped || (!this.#drives.has(id) && this.#drives.size >= mostDrives)) return;
-    const path = `${this.#directory}/${id}`;
-    const names = ["device-type", "dev", "params", "state", "online", taken, ours] as const;
-    const node = await readNodes(this.context.xenstore, path, names);
-    if (node["device-type"] !== "cdrom" || node.dev === undefined || node.params === undefined) return;
+    const { log, xenstore } = this.context;
     const drive = this.#drives.get(id) ?? { refused: false, served: false, failed: false };
+    if (!this.#drives.has(id) && this.#drives.size >= mostDrives) return;
+    const found = await xenstore.transaction((tx) => judge(tx, `${this.#directory}/${id}`, id, drive));
+    if (found === undefined) return;
     this.#drives.set(id, drive);
-    if (node[ours] !== undefined) drive.served = drive.refused = true;
-    if (node[taken] !== undefined) return;
-    const state = parseState(`${path}/state`, node.state);
-    if (state === XenbusState.Closing) {
-      // Refused, for whatever reason: QEMU is told of the new device before libxl has anything else to do with it.
-      drive.refused = true;
+    if (found === "taken" || found === "ours") {
       drive.failed = false;
-      if (await this.#close(path))
-        this.context.log.info({}, `domain ${this.domid}: ${node.dev} closed in place of dom0's QEMU`);
-    } else if (state === XenbusState.Initialising && node.online === "1") {
-      if (isEmptyMedium(node.params)) await this.#emptied(id, drive);
-      else if (drive.refused && !drive.failed)
-        await this.#inserted({ id, vdev: node.dev, params: node.params }, drive);
+      if (found === "ours") drive.served = drive.refused = true;
+      return;
+    }
+    drive.refused = true;
+    if (found === "closed" || found === "emptied") drive.failed = false;
+    if (found === "closed") {
+      log.info({}, `domain ${this.domid}: CD drive ${id} closed in place of dom0's QEMU`);
+    } else if (found !== "emptied") {
+      await this.#serve(found, drive);
+    } else if (drive.served) {
+      await this.qemu.release(id);
+      drive.served = false;
     }
   }
 
-  /** Whether it was still to be closed: libxl may have given up meanwhile, and a node that is gone must not come back. */
-  #close(path: string): Promise<boolean> {
-    return this.context.xenstore.transaction(async (tx) => {
-      const now = await readNodes(tx, path, ["state", taken]);
-      if (now.state !== String(XenbusState.Closing) || now[taken] !== undefined) return false;
-      await tx.write(`${path}/state`, String(XenbusState.Closed));
-      return true;
-    });
-  }
-
-  async #emptied(id: number, drive: Drive): Promise<void> {
-    drive.refused = true;
-    drive.failed = false;
-    if (!drive.served) return;
-    drive.served = false;
-    await this.qemu.release(id);
-  }
-
-  async #inserted(medium: Medium, drive: Drive): Promise<void> {
-    const { log, xenstore } = this.context;
+  async #serve(medium: Medium, drive: Drive): Promise<void> {
     // Said and tried once: each of its nodes is an event.
     drive.failed = true;
-    if (drive.served) await this.qemu.release(medium.id);
+    // Also what an earlier helper left. If QEMU holds on to it, that is no reason to go without the new one.
+    await this.qemu.release(medium.id).catch((error: unknown) => this.#failed(error));
     drive.served = true;
     await this.qemu.serve(medium);
     drive.failed = false;
-    const path = `${this.#directory}/${medium.id}`;
-    await xenstore.transaction(async (tx) => {
-      if ((await tx.tryReadText(`${path}/state`)) !== undefined) await tx.write(`${path}/${ours}`, "stubdom");
-    });
-    log.info({}, `domain ${this.domid}: ${medium.vdev} has ${medium.params}, by dom0's QEMU`);
+    this.context.log.info({}, `domain ${this.domid}: ${medium.vdev} has ${medium.params}, by dom0's QEMU`);
   }
+}
+
+/**
+ * What is to be done about a drive. Of that, this writes what xenstore has to be told: `closed` where QEMU does not, and
+ * our mark before QEMU gets a medium.
+ */
+async function judge(tx: Operations, path: string, id: number, drive: Drive): Promise<Finding> {
+  const names = ["device-type", "dev", "params", "state", "online", taken, ours] as const;
+  const node = await readNodes(tx, path, names);
+  const { dev: vdev, params } = node;
+  if (node["device-type"] !== "cdrom" || vdev === undefined || params === undefined) return undefined;
+  const marked = node[ours] !== undefined;
+  if (node[taken] !== undefined) return marked ? "ours" : "taken";
+  const state = parseState(`${path}/state`, node.state);
+  if (state === XenbusState.Closing) {
+    await tx.write(`${path}/state`, String(XenbusState.Closed));
+    return "closed";
+  }
+  if (state !== XenbusState.Initialising || node.online !== "1") return undefined;
+  if (isEmptyMedium(params)) return "emptied";
+  if (drive.failed || !(drive.refused || marked)) return undefined;
+  await tx.write(`${path}/${ours}`, "stubdom");
+  return { id, vdev, params };
 }
 
 /** Over QMP, in a conversation each. */
 export class QmpCdBackend implements CdBackend {
   constructor(
-    private readonly context: Context,
-    private readonly domid: number,
-    private readonly talk: typeof withBackendQemu<void> = withBackendQemu,
+    private readonly platform: Pick<Platform, "clock" | "files">,
+    private readonly qemu: Pick<BackendQemu, "talk">,
   ) {}
 
   serve({ id, vdev, params }: Medium): Promise<void> {
-    const { clock, files } = this.context.platform;
+    const { clock, files } = this.platform;
     // No name is used twice, not by a helper that starts later either.
     const name = `${prefix(id)}${Math.floor(clock.now())}`;
-    return this.talk(this.context, this.domid, async (qmp) => {
-      await qmp.execute("blockdev-add", blockNode(name, params, files));
+    return this.qemu.talk(async (qmp) => {
+      if (!refusesForGood(await qmp.execute("query-version"))) return;
+      await qmp.execute("blockdev-add", blockNode(name, params, files), opening);
       try {
-        await qmp.execute("device_add", { driver: "xen-cdrom", id: name, vdev, drive: name });
+        await qmp.execute("device_add", { driver: "xen-cdrom", id: name, vdev, drive: name }, opening);
       } catch (error) {
-        await qmp.execute("blockdev-del", { "node-name": name });
+        await qmp.execute("blockdev-del", { "node-name": name }).catch(() => {});
         throw error;
       }
     });
   }
 
   release(id: number): Promise<void> {
-    const deleted = new DeletedDevices(this.context.platform.clock);
-    return this.talk(
-      this.context,
-      this.domid,
+    const { clock } = this.platform;
+    const deleted = new DeletedDevices(clock);
+    return this.qemu.talk(
       async (qmp) => {
-        const query = ["query-named-block-nodes", { flat: true }, deadline, longAnswer] as const;
-        for (const name of nodesOf(id, await qmp.execute(...query))) {
+        const answer = await qmp.execute("query-named-block-nodes", { flat: true }, deadline, longAnswer);
+        for (const name of nodesOf(id, answer)) {
           const remove = () => qmp.execute("blockdev-del", { "node-name": name });
           try {
             await remove();
@@ -216,6 +247,12 @@ export class QmpCdBackend implements CdBackend {
       (event) => deleted.saw(event),
     );
   }
+}
+
+/** Whether this QEMU remembers what it has refused, which began with 8.2; before, it looks at each new medium itself. */
+function refusesForGood(answer: JsonValue): boolean {
+  const version = isJsonObject(answer) && isJsonObject(answer.qemu) ? answer.qemu : {};
+  return Number(version.major) > 8 || (Number(version.major) === 8 && Number(version.minor) >= 2);
 }
 
 /** Devices that QEMU has told the end of, in one conversation. */
@@ -260,12 +297,20 @@ export function nodesOf(id: number, answer: JsonValue): string[] {
 
 /**
  * What QEMU makes of `params` itself (xen_block_drive_create of its hw/block/xen-block.c), for a CD: an image that is
- * read, and not locked, since it may be in other drives as well.
+ * read, and not locked, since it may be in other drives as well. `direct-io-safe` is left out.
  */
 export function blockNode(name: string, params: string, files: Pick<FileSystem, "status">): JsonObject {
   const [, format = "", filename = ""] = /^([^:]*):(.*)$/s.exec(params) ?? ["", "aio", params];
   const driver = format === "aio" ? "raw" : format === "vhd" ? "vpc" : format;
-  const kind = files.status(filename).kind === "block" ? "host_device" : "file";
-  const file = { driver: kind, filename, "read-only": true, locking: "off" };
+  const file = { driver: protocolOf(filename, files), filename, "read-only": true, locking: "off" };
   return { "node-name": name, driver, "read-only": true, file };
+}
+
+/** The helper may not see all that QEMU sees: what it cannot find QEMU is to open, or to say what is wrong with it. */
+function protocolOf(filename: string, files: Pick<FileSystem, "status">): string {
+  try {
+    return files.status(filename).kind === "block" ? "host_device" : "file";
+  } catch {
+    return "file";
+  }
 }

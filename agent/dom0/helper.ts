@@ -4,8 +4,9 @@ import { helperHome } from "../savestate/protocol.ts";
 import { version } from "../version.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
 import { removeIfThere } from "./attachment.ts";
+import { BackendQemu } from "./backend-qemu.ts";
 import { BackingPool } from "./backing.ts";
-import { BackendCdDrives } from "./cd-drives.ts";
+import { BackendCdDrives, QmpCdBackend } from "./cd-drives.ts";
 import { ClientWatch } from "./client-watch.ts";
 import { PciList } from "./pci-list.ts";
 import { ScreenWatch } from "./screen.ts";
@@ -119,24 +120,29 @@ export class Helper {
     const domain: Known = { stop: () => {} };
     this.#domains.set(domid, domain);
     const node = `/local/domain/${domid}/target`;
+    const fault = (error: unknown) => this.log.error({}, `domain ${domid}: ${String(error)}`);
     const look = async () => {
       const text = await this.xenstore.tryReadText(node);
       if (text === undefined || !/^\d{1,5}$/.test(text) || domain.client !== undefined) return;
       const target = Number(text);
       if (this.#domains.get(domid) !== domain || !(await serves(this.xenstore, domid, target))) return;
       if (domain.client !== undefined) return;
+      // All of them before the first wait: the domain may go meanwhile, and what is known then is stopped.
+      const qemu = new BackendQemu(this.#context, domid);
       domain.client = new ClientWatch(this.#context, domid, target);
-      domain.screen = new ScreenWatch(this.#context, domid);
-      domain.drives = new BackendCdDrives(this.#context, domid);
-      domain.stop();
-      await domain.screen.start();
-      await domain.drives.start();
+      domain.screen = new ScreenWatch(this.#context, domid, qemu);
+      domain.drives = new BackendCdDrives(
+        this.#context,
+        domid,
+        new QmpCdBackend(this.#context.platform, qemu),
+      );
       domain.devices = new PciList(this.xenstore, this.log, domid, target);
-      await domain.devices.start();
+      domain.stop();
+      // The others are no reason to go without saving.
+      for (const other of [domain.screen, domain.drives, domain.devices]) await other.start().catch(fault);
       await domain.client.start();
       this.log.info({}, `domain ${domid}: stub domain of domain ${target}`);
     };
-    const fault = (error: unknown) => this.log.error({}, `domain ${domid}: ${String(error)}`);
     const watch = await this.xenstore.watch(node, () => void look().catch(fault));
     domain.stop = () => void watch.stop().catch(() => {});
   }
@@ -147,10 +153,9 @@ export class Helper {
     if (domain === undefined) return;
     domain.stop();
     domain.screen?.stop();
-    domain.drives?.stop();
     domain.devices?.stop();
     try {
-      await domain.client?.stop();
+      await Promise.all([domain.client?.stop(), domain.drives?.stop()]);
     } catch (error) {
       this.log.error({}, `domain ${domid}: ${String(error)}`);
     }

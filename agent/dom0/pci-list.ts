@@ -44,7 +44,7 @@ export class PciList {
       // libxl writes a device in one transaction; this is the node that it always has.
       if (/\/dev-[0-9]+$/.test(path)) void this.#look().catch((error) => this.#failed(error));
     });
-    await this.#look();
+    if (!this.#watch.stopped) await this.#look();
   }
 
   /** Idempotent. */

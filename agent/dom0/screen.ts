@@ -22,7 +22,7 @@ import {
   updateRequest,
 } from "../screen/rfb.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
-import { withBackendQemu } from "./backend-qemu.ts";
+import type { BackendQemu } from "./backend-qemu.ts";
 import { NodeWatch } from "./xenstore.ts";
 
 /** Control, Alt and 1, by QEMU's numbers. */
@@ -48,7 +48,8 @@ export class ScreenWatch {
   constructor(
     private readonly context: Context,
     private readonly domid: number,
-    private readonly select = () => selectScreen(context, domid),
+    qemu: Pick<BackendQemu, "talk">,
+    private readonly select = () => selectScreen(context, qemu),
   ) {
     this.#node = `/local/domain/0/backend/vfb/${domid}/0/state`;
   }
@@ -83,9 +84,9 @@ export class ScreenWatch {
 }
 
 /** @throws QmpError, ScreenError, SystemError */
-function selectScreen(context: Context, domid: number): Promise<void> {
+function selectScreen(context: Context, qemu: Pick<BackendQemu, "talk">): Promise<void> {
   const { clock, descriptors, sockets } = context.platform;
-  return withBackendQemu(context, domid, async (qmp) => {
+  return qemu.talk(async (qmp) => {
     const [ours, theirs] = sockets.socketPair();
     const viewer = new DescriptorStream(descriptors, ours, "dom0's VNC server");
     const timer = clock.setTimer(deadline, () => viewer.close());

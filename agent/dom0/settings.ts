@@ -12,7 +12,10 @@ export interface HelperSettings {
   readonly xenDirectory: string;
   /** A stub domain that holds a disk and asks nothing for so long loses it, in milliseconds. */
   readonly idleLimit: number;
-  /** Whether guests are started from QEMU's bare state with nothing behind it to check it by. */
+  /**
+   * Whether guests are started from QEMU's bare state with nothing behind it to check it by, and from a framed one that
+   * names another guest.
+   */
   readonly acceptUnchecked: boolean;
 }
 

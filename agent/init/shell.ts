@@ -55,19 +55,31 @@ export async function shellSession(
   return byClient;
 }
 
-/** Ends what was started in the session too: a `stubdom xenstore watch` that waits would stay. */
+/** Ends what was started in the session too: a `stubdom xenstore watch` that waits would stay. Never throws. */
 function endSession({ files, processes }: Platform, session: number, leader: boolean): void {
-  const others = files
-    .readDirectory("/proc")
-    .filter((name) => /^[0-9]+$/.test(name))
-    .map(Number)
-    .filter((pid) => pid !== session && sessionOf(files, pid) === session);
-  for (const pid of leader ? [session, ...others] : others) {
+  const end = (pid: number) => {
     try {
       processes.kill(pid, "SIGKILL");
     } catch {
       // It has ended by itself.
     }
+  };
+  if (leader) end(session);
+  // Again for what was started meanwhile; who is being ended may be there still.
+  for (let round = 0; round < 3; round++) {
+    const others = membersOf(files, session);
+    for (const pid of others) end(pid);
+    if (others.length === 0) return;
+  }
+}
+
+/** All but its leader. */
+function membersOf(files: FileSystem, session: number): number[] {
+  try {
+    const pids = files.readDirectory("/proc").filter((name) => /^[0-9]+$/.test(name));
+    return pids.map(Number).filter((pid) => pid !== session && sessionOf(files, pid) === session);
+  } catch {
+    return [];
   }
 }
 

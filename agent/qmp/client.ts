@@ -194,12 +194,18 @@ export class QmpClient {
     this.#pending.delete(id);
     pending.deadline.cancel();
     const { command, most, resolve, reject } = pending;
-    if (message.raw("error") !== undefined) {
-      reject(commandError(command, bounded(message, "error", mostUnasked) ?? null));
-    } else if ((message.raw("return")?.length ?? 0) > most) {
-      reject(new QmpCommandError(command, "GenericError", `QEMU's answer has more than ${most} bytes`));
-    } else {
-      resolve(message.value("return") ?? null);
+    try {
+      if (message.raw("error") !== undefined) {
+        reject(commandError(command, bounded(message, "error", mostUnasked) ?? null));
+      } else if ((message.raw("return")?.length ?? 0) > most) {
+        reject(new QmpCommandError(command, "GenericError", `QEMU's answer has more than ${most} bytes`));
+      } else {
+        resolve(message.value("return") ?? null);
+      }
+    } catch (error) {
+      // It ends the connection, and this command has left the list of those that hear of that.
+      reject(error instanceof QmpError ? error : closed(error));
+      throw error;
     }
   }
 

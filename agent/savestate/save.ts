@@ -140,7 +140,7 @@ export class StateSaver {
   }
 }
 
-/** QEMU is not trusted: what it writes without end must not fill dom0. */
+/** A QEMU that writes without end is stopped here. One that was taken over may open the console by itself. */
 function limited(sink: StateSink, most: number): StateSink {
   let passed = 0;
   return {

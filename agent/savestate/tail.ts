@@ -25,7 +25,7 @@ export function tailSize(length: number): number {
 
 /** What there is to say of a state of QEMU's with nothing behind it. */
 export const unchecked =
-  "no checksums stand behind QEMU's state: it is cut off or damaged there, or no helper has saved it";
+  "no checksums stand behind QEMU's state: it is cut off or damaged there, or no helper has saved it; dom0's helper takes it all the same with --accept-unchecked";
 
 /** Takes a state part by part, and makes its tail. */
 export class StateSums {

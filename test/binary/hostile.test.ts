@@ -90,6 +90,7 @@ const sayings: Record<string, () => Iterable<string>> = {
     repeated('{"event": "X", "data": {"a": [1, 2, 3]}}\r\n'.repeat(1000), 100),
   "a hundred thousand answers to nothing": () => repeated('{"return": {}, "id": 99}\r\n'.repeat(1000), 100),
   "a thousand greetings": () => repeated(greeting, 1000),
+  "an answer that is no JSON": () => ['{"return": tru, "id": 2}\r\n'],
   "true answers, and then none": () => [`{"return": [], "id": 2}\r\n`],
 };
 
@@ -102,6 +103,7 @@ it.each([
   async (role, most) => {
     for (const [name, pieces] of Object.entries(sayings)) {
       const outcome = await against(role, pieces);
+      // And nothing that is asked waits for ever.
       expect(outcome.most - outcome.before, `${name}: ${outcome.end}`).toBeLessThan(most);
     }
   },

@@ -31,7 +31,7 @@ export const serve: Command = {
       .option("accept-unchecked", {
         type: "boolean",
         default: false,
-        describe: "Start guests also from a state without checksums, of QEMU in dom0 or damaged",
+        describe: "Start guests also from a state without checksums, or with another guest's uuid",
       })
       .option("debug", { type: "boolean", default: false, describe: "Log more" })
       .example("stubdom dom0 serve --limit 64M", "No stub domain gets more than 64 MiB of disk"),

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { withBackendQemu } from "../../../agent/dom0/backend-qemu.ts";
+import type { BackendQemu } from "../../../agent/dom0/backend-qemu.ts";
 import {
   BackendCdDrives,
   blockNode,
@@ -9,7 +9,7 @@ import {
   QmpCdBackend,
 } from "../../../agent/dom0/cd-drives.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
-import { SystemError } from "../../../agent/platform/port.ts";
+import { type Clock, SystemError } from "../../../agent/platform/port.ts";
 import { QmpClient } from "../../../agent/qmp/client.ts";
 import { QmpTimeout } from "../../../agent/qmp/errors.ts";
 import type { JsonValue } from "../../../agent/qmp/json.ts";
@@ -22,6 +22,16 @@ import { FakeXenstored } from "../../fakes/xenstored.ts";
 
 const node = "/local/domain/0/backend/qdisk/5/5632";
 
+const realClock: Clock = {
+  started: 0,
+  now: () => performance.now(),
+  roughly: () => performance.now(),
+  setTimer(milliseconds, fire) {
+    const timer = setTimeout(fire, milliseconds);
+    return { cancel: () => clearTimeout(timer) };
+  },
+};
+
 describe("the nodes of a stub domain's CD drives", () => {
   let daemon: FakeXenstored;
   let xenstore: XenstoreClient;
@@ -29,6 +39,7 @@ describe("the nodes of a stub domain's CD drives", () => {
   let lines: string[];
   let asked: string[];
   let failure: Error | undefined;
+  let stuck: Error | undefined;
 
   const qemu: CdBackend = {
     async serve({ id, vdev, params }: Medium) {
@@ -40,6 +51,7 @@ describe("the nodes of a stub domain's CD drives", () => {
     },
     async release(id: number) {
       asked.push(`release ${id}`);
+      if (stuck !== undefined) throw stuck;
     },
   };
 
@@ -48,7 +60,7 @@ describe("the nodes of a stub domain's CD drives", () => {
     xenstore = new XenstoreClient(daemon.connect(0), new FakeClock());
     lines = [];
     asked = [];
-    failure = undefined;
+    failure = stuck = undefined;
     drives = follower();
   });
 
@@ -60,12 +72,11 @@ describe("the nodes of a stub domain's CD drives", () => {
   function follower(): BackendCdDrives {
     const say = (_: object, text: string) => void lines.push(text);
     const log = { info: say, error: say } as unknown as Logger;
-    return new BackendCdDrives({ platform: fakePlatform(), xenstore, log }, 5, qemu);
+    return new BackendCdDrives({ platform: { ...fakePlatform(), clock: realClock }, xenstore, log }, 5, qemu);
   }
 
-  async function quiet(): Promise<void> {
-    for (let turn = 0; turn < 60; turn++) await settle();
-  }
+  /** Longer than the looks at one drive are apart, a few times over. */
+  const quiet = () => new Promise<void>((resolve) => setTimeout(resolve, 120));
 
   /** As libxl makes a drive: the old directory goes, the new one comes. */
   async function replaced(params: string, type = "cdrom"): Promise<void> {
@@ -107,7 +118,13 @@ describe("the nodes of a stub domain's CD drives", () => {
       // QEMU closes what it has.
       expect(await closing()).toBe("5");
     }
-    expect(asked).toEqual(["serve 5632 hdc aio:/a.iso", "release 5632", "serve 5632 hdc aio:/b.iso"]);
+    expect(asked).toEqual([
+      "release 5632",
+      "serve 5632 hdc aio:/a.iso",
+      "release 5632",
+      "release 5632",
+      "serve 5632 hdc aio:/b.iso",
+    ]);
     expect(lines.filter((line) => line.includes("/b.iso"))).toEqual([
       "domain 5: hdc has aio:/b.iso, by dom0's QEMU",
     ]);
@@ -120,7 +137,12 @@ describe("the nodes of a stub domain's CD drives", () => {
     await closing();
     await replaced("aio:/a.iso");
     await replaced("aio:/b.iso");
-    expect(asked).toEqual(["serve 5632 hdc aio:/a.iso", "release 5632", "serve 5632 hdc aio:/b.iso"]);
+    expect(asked).toEqual([
+      "release 5632",
+      "serve 5632 hdc aio:/a.iso",
+      "release 5632",
+      "serve 5632 hdc aio:/b.iso",
+    ]);
   });
 
   test("a helper that starts later knows by its mark whose the drive is", async () => {
@@ -133,7 +155,12 @@ describe("the nodes of a stub domain's CD drives", () => {
     await drives.start();
     await quiet();
     await replaced("aio:/b.iso");
-    expect(asked).toEqual(["serve 5632 hdc aio:/a.iso", "release 5632", "serve 5632 hdc aio:/b.iso"]);
+    expect(asked).toEqual([
+      "release 5632",
+      "serve 5632 hdc aio:/a.iso",
+      "release 5632",
+      "serve 5632 hdc aio:/b.iso",
+    ]);
   });
 
   test("what cannot be served is said once, and the next medium is tried again", async () => {
@@ -149,6 +176,62 @@ describe("the nodes of a stub domain's CD drives", () => {
     expect(await closing()).toBe("6");
     await replaced("aio:/b.iso");
     expect(daemon.get(`${node}/state`)).toBe("2");
+  });
+
+  test("an image that is not given back keeps no other one out", async () => {
+    await replaced("empty:");
+    await drives.start();
+    await quiet();
+    stuck = new Error("still in use");
+    await replaced("aio:/a.iso");
+    expect(asked.at(-1)).toBe("serve 5632 hdc aio:/a.iso");
+    expect(daemon.get(`${node}/state`)).toBe("2");
+    expect(lines[0]).toBe("domain 5: its CD drives: Error: still in use");
+  });
+
+  test("one that answers late is served all the same, and so is the next", async () => {
+    await replaced("empty:");
+    await drives.start();
+    await quiet();
+    failure = new Error("no answer within 30 s");
+    await replaced("aio:/a.iso");
+    failure = undefined;
+    // It has it by now.
+    daemon.set(`${node}/hotplug-status`, "connected");
+    daemon.set(`${node}/state`, "4");
+    await quiet();
+    await replaced("aio:/b.iso");
+    expect(asked.at(-1)).toBe("serve 5632 hdc aio:/b.iso");
+  });
+
+  test("the mark is there before QEMU is asked: a helper that ends in between leaves it to the next", async () => {
+    await replaced("empty:");
+    await drives.start();
+    await quiet();
+    failure = new Error("ended");
+    await replaced("aio:/a.iso");
+    failure = undefined;
+    await drives.stop();
+    drives = follower();
+    await drives.start();
+    await quiet();
+    expect(asked.filter((line) => line.startsWith("serve"))).toHaveLength(2);
+    expect(daemon.get(`${node}/state`)).toBe("2");
+  });
+
+  test("a frontend that never rests is looked at once in 20 ms", async () => {
+    await replaced("aio:/a.iso");
+    await drives.start();
+    await quiet();
+    const before = daemon.requests.length;
+    const began = performance.now();
+    for (let n = 0; n < 400; n++) {
+      daemon.set(`${node}/state`, n % 2 === 0 ? "2" : "4");
+      await settle();
+    }
+    await quiet();
+    const looks = (performance.now() - began) / 20 + 2;
+    expect(daemon.requests.length - before).toBeLessThan(looks * 9);
   });
 
   test("disks, and all drives after the end, are left alone", async () => {
@@ -176,14 +259,16 @@ describe("dom0's QEMU", () => {
   let nodes: JsonValue[];
   let refused: string | undefined;
   let deleted: string | undefined;
+  let version: [number, number];
   let clock: FakeClock;
 
   /** A conversation with a monitor that knows these nodes. */
-  const talk: typeof withBackendQemu<void> = async (_context, _domid, body, onEvent) => {
+  const talk: BackendQemu["talk"] = async (body, onEvent) => {
     const [ours, theirs] = memoryStream();
     const monitor: FakeQemuMonitor = new FakeQemuMonitor(theirs, {
       async execute(command, args) {
         journal.push(`${command} ${JSON.stringify(args)}`);
+        if (command === "query-version") return { qemu: { major: version[0], minor: version[1], micro: 0 } };
         if (command === "query-named-block-nodes") return nodes;
         if (command !== refused) return {};
         refused = undefined;
@@ -198,34 +283,50 @@ describe("dom0's QEMU", () => {
     );
     try {
       await qmp.handshake(1000);
-      await body(qmp);
+      return await body(qmp);
     } finally {
       qmp.close();
     }
   };
 
   const backend = () => {
-    const platform = { ...fakePlatform(), clock };
-    const files = { ...platform.files, status: () => ({ kind: "file", size: 1, mode: 0o644 }) as const };
-    const xenstore = undefined as unknown as XenstoreClient;
-    return new QmpCdBackend({ platform: { ...platform, files }, xenstore, log: silentLogger }, 5, talk);
+    const files = {
+      ...fakePlatform().files,
+      status: () => ({ kind: "file", size: 1, mode: 0o644 }) as const,
+    };
+    return new QmpCdBackend({ clock, files }, { talk });
   };
 
   beforeEach(() => {
     journal.length = 0;
     nodes = [];
     refused = deleted = undefined;
+    version = [10, 0];
     clock = new FakeClock();
   });
 
   test("gets an image and a drive for it", async () => {
     await backend().serve({ id: 5632, vdev: "hdc", params: "aio:/a.iso" });
-    const name = /"node-name":"(stubdom-cd-5632-\d+)"/.exec(journal[0] ?? "")?.[1];
-    expect(journal).toEqual([
+    const name = /"node-name":"(stubdom-cd-5632-\d+)"/.exec(journal[1] ?? "")?.[1];
+    expect(journal.slice(1)).toEqual([
       `blockdev-add {"node-name":"${name}","driver":"raw","read-only":true,"file":{"driver":"file","filename":"/a.iso","read-only":true,"locking":"off"}}`,
       `device_add {"driver":"xen-cdrom","id":"${name}","vdev":"hdc","drive":"${name}"}`,
     ]);
   });
+
+  test.each([
+    [8, 1, false],
+    [8, 2, true],
+    [7, 2, false],
+    [9, 0, true],
+  ])(
+    "%i.%i gets one from us: %s; before 8.2 it takes up each new medium itself",
+    async (major, minor, gets) => {
+      version = [major, minor];
+      await backend().serve({ id: 5632, vdev: "hdc", params: "aio:/a.iso" });
+      expect(journal.length > 1).toBe(gets);
+    },
+  );
 
   test("keeps no image of a drive that it refuses", async () => {
     refused = "device_add";
@@ -278,11 +379,13 @@ test.each([
   });
 });
 
-test("an image that is not there is named", () => {
+test("an image that the helper does not see is QEMU's to open", () => {
   const files = {
     status: (path: string): never => {
-      throw new SystemError("stat", "ENOENT", path);
+      throw new SystemError("ENOENT", "stat", path);
     },
   };
-  expect(() => blockNode("n", "aio:/gone.iso", files)).toThrow("/gone.iso");
+  expect(blockNode("n", "aio:/home/x.iso", files)).toMatchObject({
+    file: { driver: "file", filename: "/home/x.iso" },
+  });
 });

@@ -82,10 +82,15 @@ function watch(): ScreenWatch {
   const say = (_: object, text: string) => void lines.push(text);
   const log = { info: say, warn: say } as unknown as Logger;
   const platform: Platform = fakePlatform();
-  return new ScreenWatch({ platform, xenstore, log }, 5, async () => {
-    selected++;
-    if (failure !== undefined) throw failure;
-  });
+  return new ScreenWatch(
+    { platform, xenstore, log },
+    5,
+    { talk: () => Promise.reject(new Error()) },
+    async () => {
+      selected++;
+      if (failure !== undefined) throw failure;
+    },
+  );
 }
 
 async function quiet(): Promise<void> {

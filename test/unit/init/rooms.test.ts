@@ -213,7 +213,7 @@ describe("the debug shell", () => {
         readDirectory: () => ["1", "50", "51", "52", "self", "53"],
         readFile: (path) => {
           const session = { "/proc/51/stat": "50", "/proc/52/stat": "7" }[path];
-          if (session === undefined) throw new SystemError("ENOENT", "open", path);
+          if (session === undefined || killed.includes(51)) throw new SystemError("ENOENT", "open", path);
           return encodeText(`51 (a) b) c) S 50 51 ${session} 0 -1`);
         },
       },
