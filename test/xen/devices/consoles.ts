@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import type { Guest } from "../../../scripts/lab/guest.ts";
 import { xenstoreRead } from "../../../scripts/lab/guest.ts";
-import { askGuest, inStubdom, randomFile, rounds } from "../support.ts";
+import { askGuest, inStubdom, randomFile } from "../support.ts";
 
 const script = "/root/port.py";
 
@@ -46,7 +46,7 @@ async function receive(guest: Guest, port: SerialPort, bytes: number): Promise<(
 
 /** The guest must have done `keepprobe`. */
 export function consoleTests(guestOf: () => Guest, out: SerialPort, into: SerialPort): void {
-  const kib = { out: rounds(64, 256), into: rounds(16, 64) };
+  const kib = { out: 64, into: 16 };
   const hours = 6 * 3600;
 
   // Behind a serial port stands a console. Each byte of a port is a trap, so that here these ten go without one.
