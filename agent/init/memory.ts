@@ -8,20 +8,29 @@ export interface MemoryUse {
   readonly available: number;
 }
 
-/** From /proc/meminfo (proc(5)). */
+/**
+ * The KiB behind a name that begins a line of /proc/meminfo or /proc/PID/status (proc(5)); NaN without such a line. Every boot
+ * passes here, and would have a regular expression compiled.
+ */
+function kibibytes(text: string, name: string): number {
+  const lines = `\n${text}`;
+  const start = lines.indexOf(`\n${name}:`);
+  if (start < 0) return Number.NaN;
+  return Number.parseInt(lines.slice(start + name.length + 2, lines.indexOf(" kB", start)), 10);
+}
+
+/** From /proc/meminfo. */
 export function readMemory(files: FileSystem): MemoryUse {
   const text = decodeText(files.readFile("/proc/meminfo", 8192));
-  const field = (name: string) =>
-    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1] ?? Number.NaN);
-  return { total: field("MemTotal"), available: field("MemAvailable") };
+  return { total: kibibytes(text, "MemTotal"), available: kibibytes(text, "MemAvailable") };
 }
 
 /** Peak resident set of a process in KiB, or undefined once it is gone. */
 export function peakResident(files: FileSystem, pid: number): number | undefined {
   try {
     const text = decodeText(files.readFile(`/proc/${pid}/status`, 8192));
-    const match = /^VmHWM:\s+(\d+) kB/m.exec(text);
-    return match ? Number(match[1]) : undefined;
+    const peak = kibibytes(text, "VmHWM");
+    return Number.isNaN(peak) ? undefined : peak;
   } catch {
     return undefined;
   }

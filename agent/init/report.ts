@@ -42,12 +42,20 @@ export class DomainReport {
 
   phase(time: PhaseTime): void {
     this.write("phase", time.phase);
-    this.write(`phases/${time.phase}`, time.began.toFixed(1));
+    this.time(`phases/${time.phase}`, time.began);
+  }
+
+  time(node: string, milliseconds: number): void {
+    this.#write(node, () => milliseconds.toFixed(1));
   }
 
   write(node: string, value: string | number): void {
-    const text = printable(String(value)).slice(0, longestText);
-    this.#do(() => this.store.write(`${this.path}/${node}`, text));
+    this.#write(node, () => String(value));
+  }
+
+  /** `text` is made when it goes out, and so after the boot where it is held until then. */
+  #write(node: string, text: () => string): void {
+    this.#do(() => this.store.write(`${this.path}/${node}`, printable(text()).slice(0, longestText)));
   }
 
   /** Keeps what is written from now on until {@link release} or {@link flush}: the boot has no time for it. */

@@ -129,7 +129,7 @@ export class Stubdom {
     const { dm, config } = launch;
     // As long as there was something else to do, nothing was waited for.
     const idle = Math.max(0, platform.clock.now() - prepared);
-    this.#report.write("waited", Math.min(missed, idle).toFixed(1));
+    this.#report.time("waited", Math.min(missed, idle));
     // libxl adds devices when QEMU runs; these are named in device_model_args.
     if (dm.passthrough.length > 0) {
       this.#report.release();

@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
@@ -98,11 +99,10 @@ NATIVE(native_hash)
     return JS_NewBigUint64(ctx, xxh64(data, size, seed));
 }
 
-static void free_aligned(JSRuntime *rt, void *opaque, void *memory)
+static void unmap_buffer(JSRuntime *rt, void *size, void *memory)
 {
     (void)rt;
-    (void)opaque;
-    free(memory);
+    munmap(memory, (uintptr_t)size);
 }
 
 /* alignedBuffer(size) -> ArrayBuffer of zeros that begins at a page */
@@ -112,10 +112,13 @@ NATIVE(native_aligned_buffer)
     void *memory;
     if (JS_ToInt64(ctx, &size, argv[0]))
         return JS_EXCEPTION;
-    if (size <= 0 || size > 16 << 20 || posix_memalign(&memory, 4096, size))
+    if (size <= 0 || size > 16 << 20)
         return JS_ThrowRangeError(ctx, "no buffer of %lld bytes", (long long)size);
-    memset(memory, 0, size);
-    return JS_NewArrayBuffer(ctx, memory, size, free_aligned, NULL, 0);
+    /* Whole and at once: a page that comes when it is touched is a trap to the hypervisor by itself. */
+    memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (memory == MAP_FAILED)
+        return JS_ThrowRangeError(ctx, "no buffer of %lld bytes", (long long)size);
+    return JS_NewArrayBuffer(ctx, memory, size, unmap_buffer, (void *)(uintptr_t)size, 0);
 }
 
 /*
