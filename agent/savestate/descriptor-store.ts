@@ -32,20 +32,27 @@ export class DescriptorStore implements BlockStore {
   }
 
   read(offset: number, into: Uint8Array): Promise<number> {
-    return this.#follow(`read byte ${offset} of the state disk`, () =>
-      this.platform.storage.readAt(this.fd, into, offset),
+    const { platform, fd } = this;
+    return this.#follow(
+      () => platform.storage.readAt(fd, into, offset),
+      () => `read byte ${offset} of the state disk`,
     );
   }
 
   write(offset: number, from: Uint8Array): Promise<void> {
-    return this.#follow(`write byte ${offset} of the state disk`, () =>
-      this.platform.storage.writeAt(this.fd, from, offset),
+    const { platform, fd } = this;
+    return this.#follow(
+      () => platform.storage.writeAt(fd, from, offset),
+      () => `write byte ${offset} of the state disk`,
     );
   }
 
   async flush(): Promise<void> {
     if (this.options.transient) return;
-    await this.#follow("flush the state disk", () => this.platform.storage.sync(this.fd));
+    await this.#follow(
+      () => this.platform.storage.sync(this.fd),
+      () => "flush the state disk",
+    );
   }
 
   async grow(size: number): Promise<void> {
@@ -66,18 +73,27 @@ export class DescriptorStore implements BlockStore {
     if (this.#underWay === 0) this.platform.descriptors.close(this.fd);
   }
 
-  /** @throws TransferError */
-  async #follow<T>(what: string, operation: () => Promise<T>): Promise<T> {
-    if (this.#closed) throw new SystemError("EBADF", "use", "a state disk that is closed");
+  #done(): void {
+    this.#underWay -= 1;
+    if (this.#closed && this.#underWay === 0) this.platform.descriptors.close(this.fd);
+  }
+
+  /** No async function: a promise more for each write is what the disk would have to wait for. Rejects with `TransferError`. */
+  #follow<T>(operation: () => Promise<T>, what: () => string): Promise<T> {
+    if (this.#closed) return Promise.reject(new SystemError("EBADF", "use", "a state disk that is closed"));
     this.#underWay += 1;
-    try {
-      return await operation();
-    } catch (error) {
-      if (!(error instanceof SystemError)) throw error;
-      throw new TransferError(`cannot ${what}: ${error.code}; see dom0's kernel log about what is behind it`);
-    } finally {
-      this.#underWay -= 1;
-      if (this.#closed && this.#underWay === 0) this.platform.descriptors.close(this.fd);
-    }
+    return operation().then(
+      (result) => {
+        this.#done();
+        return result;
+      },
+      (error: unknown) => {
+        this.#done();
+        if (!(error instanceof SystemError)) throw error;
+        throw new TransferError(
+          `cannot ${what()}: ${error.code}; see dom0's kernel log about what is behind it`,
+        );
+      },
+    );
   }
 }

@@ -81,14 +81,14 @@ export class DiskWriter {
   ) {
     let position = place.offset;
     // The disk grows once at a time; what is put meanwhile waits for its turn.
-    let room: Promise<void> = Promise.resolve();
-    const put = async (bytes: Uint8Array) => {
+    let growing: Promise<void> | undefined;
+    const put = (bytes: Uint8Array): Promise<void> => {
       const offset = position;
       position += bytes.length;
       const end = position;
-      room = room.then(() => reserve(store, place, end));
-      await room;
-      await store.write(offset, bytes);
+      if (growing === undefined && fits(store, place, end)) return store.write(offset, bytes);
+      growing = (growing ?? Promise.resolve()).then(() => reserve(store, place, end));
+      return growing.then(() => store.write(offset, bytes));
     };
     this.#extent = new ExtentWriter(
       { put },
@@ -165,6 +165,10 @@ function placeAfter(newest: StateAnchor | undefined, newestSlot: 0 | 1): Place {
   if (newest.offset - firstExtent >= 2 * newest.size)
     return { offset: firstExtent, limit: newest.offset, slot };
   return { offset: newest.offset + newest.size, limit: undefined, slot };
+}
+
+function fits(store: BlockStore, { limit }: Place, end: number): boolean {
+  return (limit === undefined || end <= limit) && end <= store.size;
 }
 
 async function reserve(store: BlockStore, { limit }: Place, end: number): Promise<void> {

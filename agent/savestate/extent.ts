@@ -41,6 +41,9 @@ export interface WrittenExtent {
   readonly size: number;
 }
 
+const noWrite = Promise.resolve();
+const ignore = (): void => {};
+
 /** Chunks in memory: one is filled, two are on their way, so that the disk never waits. */
 const chunksHeld = 3;
 
@@ -86,9 +89,9 @@ export class ExtentWriter {
   }
 
   /** `count` bytes were put at the start of {@link room}. */
-  async filled(count: number): Promise<void> {
+  filled(count: number): Promise<void> {
     this.#filled += count;
-    if (chunkHeaderSize + this.#filled === this.header.chunkSize) await this.#passOn();
+    return chunkHeaderSize + this.#filled === this.header.chunkSize ? this.#passOn() : noWrite;
   }
 
   async append(bytes: Uint8Array): Promise<void> {
@@ -121,7 +124,8 @@ export class ExtentWriter {
     };
   }
 
-  async #passOn(): Promise<void> {
+  /** Resolves when the next chunk may be filled. */
+  #passOn(): Promise<void> {
     const chunk = { offset: this.#length, length: this.#filled, index: this.#chunks };
     const sealed = sealChunk(this.#buffer(), chunk, this.#headerChecksum, this.hash);
     this.#checksum = foldChunk(this.#checksum, sealed, this.hash);
@@ -129,7 +133,7 @@ export class ExtentWriter {
     this.#length += this.#filled;
     this.#chunks += 1;
     this.#filled = 0;
-    await this.#writes[this.#chunks % chunksHeld];
+    return this.#writes[this.#chunks % chunksHeld] ?? noWrite;
   }
 
   /** The one being filled. */
@@ -144,7 +148,7 @@ export class ExtentWriter {
     this.#size += bytes.length;
     const writing = this.sink.put(bytes);
     // Whoever awaits a later step is told; until then it is not unhandled.
-    writing.catch(() => {});
+    writing.catch(ignore);
     return writing;
   }
 }

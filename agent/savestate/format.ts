@@ -106,12 +106,17 @@ function startsWith(bytes: Uint8Array, prefix: Uint8Array): boolean {
   return bytes.length >= prefix.length && prefix.every((byte, i) => bytes[i] === byte);
 }
 
-/** Four bytes at a time, where they lie so: a block byte by byte takes QuickJS longer than the disk to write it. */
+/**
+ * A whole block sixteen bytes a round, where it lies so: byte by byte it takes QuickJS longer than the disk takes to write it.
+ */
 export function isZero(bytes: Uint8Array): boolean {
   const { buffer, byteOffset, length } = bytes;
-  const whole = byteOffset % 4 === 0 && length % 4 === 0;
-  const words = whole ? new Uint32Array(buffer, byteOffset, length / 4) : bytes;
-  for (let at = 0; at < words.length; at++) if (words[at] !== 0) return false;
+  if (byteOffset % 4 !== 0 || length % 16 !== 0) return bytes.every((byte) => byte === 0);
+  const words = new Int32Array(buffer, byteOffset, length / 4);
+  const count = words.length;
+  for (let at = 0; at < count; at += 4) {
+    if (words[at] !== 0 || words[at + 1] !== 0 || words[at + 2] !== 0 || words[at + 3] !== 0) return false;
+  }
   return true;
 }
 

@@ -8,6 +8,9 @@ const temporary = 0o20200000;
 const readWrite = 0o2;
 const operation = { readAt: 0, writeAt: 1, sync: 2, drain: 3 } as const;
 
+const count = (result: number): number => result;
+const nothing = (): void => {};
+
 /** `openFlags` translates the port's options; opening is otherwise the same call. */
 export function createStorage(
   descriptors: Descriptors,
@@ -28,14 +31,21 @@ export function createStorage(
     if (waiting.size === 0) descriptors.onReadable(ready, null);
   };
 
-  const submit = (call: keyof typeof operation, fd: number, bytes: Uint8Array | null, offset: number) =>
-    new Promise<number>((resolve, reject) => {
+  /** One promise a job: while a state is saved, what each costs is of the order of what its write does. */
+  const submit = <T>(
+    call: keyof typeof operation,
+    fd: number,
+    bytes: Uint8Array | null,
+    offset: number,
+    outcome: (result: number) => T,
+  ) =>
+    new Promise<T>((resolve, reject) => {
       if (ready < 0) ready = checked(native.jobsReady(), "eventfd", "storage");
       const id = checked(native.submit(operation[call], fd, bytes, offset), call, fd);
       if (waiting.size === 0) descriptors.onReadable(ready, collect);
       waiting.set(id, (result) => {
         try {
-          resolve(checked(result, call, fd));
+          resolve(outcome(checked(result, call, fd)));
         } catch (error) {
           reject(error);
         }
@@ -45,10 +55,10 @@ export function createStorage(
   return {
     hash: native.hash,
     buffer: (size) => new Uint8Array(native.alignedBuffer(size)),
-    readAt: (fd, into, offset) => submit("readAt", fd, into, offset),
-    writeAt: (fd, from, offset) => submit("writeAt", fd, from, offset).then(() => {}),
-    sync: (fd) => submit("sync", fd, null, 0).then(() => {}),
-    drain: (fd) => submit("drain", fd, null, 0).then(() => {}),
+    readAt: (fd, into, offset) => submit("readAt", fd, into, offset, count),
+    writeAt: (fd, from, offset) => submit("writeAt", fd, from, offset, nothing),
+    sync: (fd) => submit("sync", fd, null, 0, nothing),
+    drain: (fd) => submit("drain", fd, null, 0, nothing),
     openNoFollow: (path, options) =>
       checked(native.open(path, openFlags(options) | noFollow, options.mode ?? 0o600), "open", path),
     openTemporary: (directory) =>
