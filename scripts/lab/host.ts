@@ -29,6 +29,8 @@ import { withTimeout, XenHost } from "./xen-host.ts";
 
 export interface HostOptions extends MachineOptions {
   readonly dom0?: Dom0Release;
+  /** The release whose QEMU is the machine; by default dom0's own, in which its Xen runs any guest ({@link emulatorTools}). */
+  readonly emulator?: Dom0Release;
   /**
    * Go on from the state of a host that had just booted, saved once in the cache, instead of booting: 5 s, not 25. For a
    * machine with `qemuArgs` or that counts instructions, which saved states are not made for, nothing changes.
@@ -121,7 +123,7 @@ export class LabHost extends XenHost {
   static async start(options: HostOptions = {}): Promise<LabHost> {
     const started = Date.now();
     const release = options.dom0 ?? "trixie";
-    const [tools, image] = [await emulatorTools(release), await dom0Image(release)];
+    const [tools, image] = [await emulatorTools(options.emulator ?? release), await dom0Image(release)];
     // A saved state fits the same machine only; one that exists for one test's sake is not worth saving.
     const common = options.saved === true && !options.deterministic && options.qemuArgs === undefined;
     const saved = common ? await savedHost(options, tools, image) : undefined;

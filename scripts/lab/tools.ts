@@ -1,7 +1,7 @@
 /**
- * Programs of the emulated host, taken from Debian 13 whatever the machine runs: QEMU 10 (QEMU 7.2's emulated
- * SVM kills one guest in four), and what makes disk images. They run through their own dynamic linker, where
- * they are: no root rights, no chroot, no mount.
+ * Programs of the emulated host, taken from Debian 13 whatever the machine runs: QEMU 10, and what makes disk
+ * images; QEMU 7.2 from Debian 12 beside it. They run through their own dynamic linker, where they are: no root
+ * rights, no chroot, no mount.
  */
 
 import { join } from "node:path";
@@ -80,7 +80,7 @@ let older: Promise<Tools> | undefined;
  * for one of CR0, which Xen intercepts (decode_op() in target/i386/tcg/decode-new.c.inc asks for the intercept's number
  * where it means to ask whether there is one, and that of CR0 is 0). Xen then reads the register in the guest's place, and
  * before 4.20.4 its own copy of CR2 is one that nobody writes: the guest's handler of page faults finds 0 there and the guest
- * is lost at its first. QEMU 7.2 has no such decoder.
+ * is lost at its first. QEMU 7.2 has no such decoder, and takes twice the time for what dom0 does.
  */
 export function emulatorTools(release: Dom0Release): Promise<Tools> {
   if (release === "trixie") return labTools();

@@ -7,14 +7,14 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { buildRoot } from "../../bundler/root.ts";
 import { screenGuest } from "../../scripts/bench/screen-guest.ts";
 import { bootGuest, type Guest } from "../../scripts/lab/guest.ts";
-import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 
 let host: LabHost;
 let guest: Guest | undefined;
 
 beforeAll(async () => {
-  host = await LabHost.start({ dom0: "bookworm", saved: true });
+  // The quicker emulator, in which no guest of this Xen can read CR2: this one has no page faults.
+  host = await LabHost.start({ dom0: "bookworm", emulator: "trixie", saved: true });
 });
 
 afterAll(async () => {
@@ -22,28 +22,7 @@ afterAll(async () => {
   await host?.stop();
 });
 
-it("serves a guest that boots from its disk", async () => {
-  expect((await host.run("xl info xen_version")).stdout).toMatch(/^4\.17/);
-  const options = {
-    name: "older",
-    images: { hda: await guestDisk({ jobs: ["sha256"], cmdline: "quiet" }) },
-    nics: [{ mac: "00:16:3e:00:00:01", bridge: "xenbr0", model: "e1000" }],
-    extra: { hdtype: "ahci" },
-  };
-  const began = Date.now();
-  guest = await bootGuest(host, options, "guest: ready", 400);
-  console.log(`ready ${((Date.now() - began) / 1000).toFixed(0)} s after xl create was called`);
-  expect(guest.serialLines).toContain("guest: nic eth0 00:16:3e:00:00:01 e1000");
-  // The guest has counted this boot on its disk before it read all of it.
-  const held = (await host.run("sha256sum < /root/older/hda.img")).stdout.slice(0, 64);
-  expect(guest.serialLines).toContain("guest: boots 1");
-  expect(guest.serial).toContain(`guest: sha256 sda ${held}`);
-  expect(await guest.agent()).toMatchObject({ phase: "running" });
-  expect(await guest.qemuDmLog()).not.toMatch(/ error /);
-});
-
 it("serves a guest that draws, and hears its keyboard and its serial port", async () => {
-  await guest?.destroy();
   const directory = mkdtempSync(join(tmpdir(), "bookworm-"));
   try {
     const options = {
