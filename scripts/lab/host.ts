@@ -24,11 +24,13 @@ import { sawFault } from "./emulator-faults.ts";
 import { EmulatorFault, HostCrash, type HostFault, HostStall, LabError } from "./errors.ts";
 import { type MachineOptions, machineArguments } from "./machine.ts";
 import { openMonitor } from "./monitor.ts";
-import { labTools, type Tools } from "./tools.ts";
+import { emulatorTools, type Tools } from "./tools.ts";
 import { withTimeout, XenHost } from "./xen-host.ts";
 
 export interface HostOptions extends MachineOptions {
   readonly dom0?: Dom0Release;
+  /** The release whose QEMU is the machine; by default dom0's own, in which its Xen runs any guest ({@link emulatorTools}). */
+  readonly emulator?: Dom0Release;
   /**
    * Go on from the state of a host that had just booted, saved once in the cache, instead of booting: 5 s, not 25. For a
    * machine with `qemuArgs` or that counts instructions, which saved states are not made for, nothing changes.
@@ -120,7 +122,8 @@ export class LabHost extends XenHost {
   /** Starts a host; resolves when dom0 runs commands. */
   static async start(options: HostOptions = {}): Promise<LabHost> {
     const started = Date.now();
-    const [tools, image] = [await labTools(), await dom0Image(options.dom0 ?? "trixie")];
+    const release = options.dom0 ?? "trixie";
+    const [tools, image] = [await emulatorTools(options.emulator ?? release), await dom0Image(release)];
     // A saved state fits the same machine only; one that exists for one test's sake is not worth saving.
     const common = options.saved === true && !options.deterministic && options.qemuArgs === undefined;
     const saved = common ? await savedHost(options, tools, image) : undefined;
@@ -145,7 +148,7 @@ export class LabHost extends XenHost {
         await host.#reach(join(directory, MONITOR), Date.now() + LOAD_TIMEOUT),
       );
       await monitor.execute("stop");
-      await monitor.execute("migrate", { uri: `file:${join(directory, SAVED_STATE)}` });
+      await monitor.execute("migrate", { uri: tools.saveTo(join(directory, SAVED_STATE)) });
       for (;;) {
         const { status } = (await monitor.execute("query-migrate")) as { status: string };
         if (status === "completed") break;
@@ -177,7 +180,7 @@ export class LabHost extends XenHost {
       keep: keepDisk !== undefined,
     });
     const monitor = ["-qmp", `unix:${join(directory, MONITOR)},server=on,wait=off`];
-    const incoming = saved === undefined ? [] : ["-incoming", `file:${join(saved, SAVED_STATE)}`];
+    const incoming = saved === undefined ? [] : ["-incoming", tools.loadFrom(join(saved, SAVED_STATE))];
     const command = tools.qemu(...args, ...monitor, ...incoming);
     const host = new LabHost(options, directory, command, tools.environment);
     try {
