@@ -173,12 +173,16 @@ export class LabHost extends XenHost {
     const directory = options.directory ?? mkdtempSync(join(tmpdir(), "stubdom-lab-"));
     const control = join(directory, "control.sock");
     const qcow2 = keepDisk ?? (saved === undefined ? undefined : join(saved, SAVED_DISK));
-    const args = machineArguments(options, image, {
+    const files = {
       console: join(directory, CONSOLE),
       control,
-      disk: qcow2 === undefined ? { file: image.disk, format: "raw" } : { file: qcow2, format: "qcow2" },
+      disk:
+        qcow2 === undefined
+          ? ({ file: image.disk, format: "raw" } as const)
+          : ({ file: qcow2, format: "qcow2" } as const),
       keep: keepDisk !== undefined,
-    });
+    };
+    const args = machineArguments(options, image, files, tools.suite);
     const monitor = ["-qmp", `unix:${join(directory, MONITOR)},server=on,wait=off`];
     const incoming = saved === undefined ? [] : ["-incoming", tools.loadFrom(join(saved, SAVED_STATE))];
     const command = tools.qemu(...args, ...monitor, ...incoming);
@@ -344,7 +348,7 @@ with open("/dev/urandom", "wb", buffering=0) as random:
 function savedHost(options: HostOptions, tools: Tools, image: Dom0Image): Promise<string> {
   const release = options.dom0 ?? "trixie";
   const files = { console: "", control: "", disk: { file: image.disk, format: "qcow2" } } as const;
-  const machine = machineArguments(options, image, files).join("\0");
+  const machine = machineArguments(options, image, files, tools.suite).join("\0");
   // The emulated TSC ticks as this processor's does, and Xen has measured it.
   const processor = cpus()[0]?.model ?? "";
   return cached(`lab-host-${release}`, digest({ machine, processor, tools: tools.root }), (directory) =>

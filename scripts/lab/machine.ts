@@ -1,6 +1,6 @@
 /** QEMU's arguments for the emulated machine. */
 
-import type { Dom0Image } from "./dom0-image.ts";
+import type { Dom0Image, Dom0Release } from "./dom0-image.ts";
 
 export interface MachineOptions {
   /** MiB of the whole machine, 6144 by default; only what is used costs memory here. */
@@ -21,7 +21,10 @@ export interface MachineOptions {
  * What says that a `rep movsb` or `rep stosb` is the fastest way to copy or clear memory, as it is on a processor. QEMU's emulation
  * says so too, and takes a byte a turn, where the ways of those who do not trust in it take eight.
  */
-const SLOW_STRINGS = "-erms,-fsrm,-fzrm,-fsrs,-fsrc";
+const SLOW_STRINGS: Readonly<Record<Dom0Release, string>> = {
+  trixie: "-erms,-fsrm,-fzrm,-fsrs,-fsrc",
+  bookworm: "-erms,-fsrm", // QEMU 7.2 knows no others
+};
 
 /** Devices that a machine can have to be passed through, by where dom0 finds each: slots that QEMU gives nobody. */
 export const PASSTHROUGH = {
@@ -69,8 +72,15 @@ export interface MachineFiles {
 /**
  * The arguments. Two machines with the same options and image are the same to Xen, whatever their files: the
  * saved state of one can be loaded into the other.
+ *
+ * @param emulator the release whose QEMU is the machine
  */
-export function machineArguments(options: MachineOptions, image: Dom0Image, files: MachineFiles): string[] {
+export function machineArguments(
+  options: MachineOptions,
+  image: Dom0Image,
+  files: MachineFiles,
+  emulator: Dom0Release = "trixie",
+): string[] {
   const { memory = 6144, dom0Memory = 1536, vcpus = 2, deterministic = false } = options;
   const xen = [
     `dom0_mem=${dom0Memory}M,max:${dom0Memory}M dom0_max_vcpus=1`,
@@ -93,7 +103,10 @@ export function machineArguments(options: MachineOptions, image: Dom0Image, file
     // An invariant TSC, which QEMU's emulation has and does not tell of: without one Xen emulates each RDTSC of all
     // domains but dom0, which is not so on a processor of today (xen: arch/x86/time.c, tsc_set_info()).
     // Without its promise of fast string instructions: whoever believes it clears and copies memory byte by byte here.
-    ["-cpu", `max,-smap,-smep,${SLOW_STRINGS},+invtsc,x-force-features=on${deterministic ? ",-x2apic" : ""}`],
+    [
+      "-cpu",
+      `max,-smap,-smep,${SLOW_STRINGS[emulator]},+invtsc,x-force-features=on${deterministic ? ",-x2apic" : ""}`,
+    ],
     ["-smp", String(vcpus)],
     ["-m", `${memory}M`],
     ["-display", "none"],
