@@ -430,7 +430,7 @@ async function together(bench: Bench, variant: VariantName, count: Density): Pro
       copying += Date.now() - asked - guest.createTime;
       all.push(guest);
     }
-    await Promise.all(all.map((guest) => guest.waitForSerial("guest: up", settings.patience)));
+    await Promise.all(all.map((guest) => booted(guest, settings, "guest: up")));
     const seconds = (Date.now() - began - copying) / 1000;
     const now = processes((await host.run(processScript)).stdout);
     const kib = sum(ours(before.processes, now).map((line) => line.kib));
