@@ -465,7 +465,9 @@ export async function measureScreen(bench: Bench, variant: VariantName): Promise
     const drawn = async (letter: string): Promise<void> => {
       const from = guest.serialLines.length;
       guest.type(letter);
-      await guest.waitForSerial("drawn", settings.patience, from);
+      // A BIOS without the mode says so at once.
+      const said = await guest.waitForSerial(/drawn|failed/, settings.patience, from);
+      if (said.includes("failed")) throw new Error("its VGA BIOS has no mode of 800x600 with 32 bits");
     };
     const watch = async <Said>(...words: readonly (string | number)[]): Promise<Said> => {
       const { stdout } = await host.run(["python3", script, "5900", ...words.map(String)], { timeout: 600 });

@@ -27,6 +27,8 @@ class ScriptedHost extends XenHost {
   readonly asked: string[] = [];
   /** What guests say when they run. */
   console: readonly string[] = [];
+  /** What they say to whatever is typed. */
+  answer = "drawn";
   /** Guests have another domid each time that they are listed. */
   reborn = false;
   /** `xl create` fails. */
@@ -53,9 +55,8 @@ class ScriptedHost extends XenHost {
     const words = typeof command === "string" ? [command] : command;
     const text = words.join(" ");
     if (words[3] === "push") return this.#pushed(words[4] ?? "");
-    // Whatever is typed has the guest draw.
     const process = new RemoteProcess(() => {
-      setImmediate(() => process.receive(STDOUT, Buffer.from("drawn\n")));
+      setImmediate(() => process.receive(STDOUT, Buffer.from(`${this.answer}\n`)));
     });
     if (text.includes("xl console")) {
       this.#consoles.push(process);
@@ -350,4 +351,11 @@ test("the screen: changes that came whole, and what an update weighs", async () 
   expect(recorder.results(about).figures["screen.rate"]?.["shell-stubdom"]).toMatchObject({
     absent: expect.stringContaining("screen"),
   });
+});
+
+test("the screen of a guest whose VGA BIOS lacks the mode: said at once, not after twenty minutes", async () => {
+  host.console = ["ready"];
+  host.answer = "failed";
+  await expect(measureScreen(bench, "dom0")).rejects.toThrow(/no mode of 800x600 with 32 bits/);
+  expect([...host.guests]).toEqual([]);
 });
