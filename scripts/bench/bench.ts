@@ -16,12 +16,12 @@ import {
   clearUp,
   drawingDisk,
   markBroken,
+  markNever,
   measureDensity,
   measureOnce,
   measureSave,
   measureScreen,
   measuringDisk,
-  neverHas,
   prepare,
 } from "./measuring.ts";
 import type { Minios } from "./minios.ts";
@@ -98,9 +98,9 @@ async function attempt(
     progress.note(`${what}: ${text}`);
     await clearUp(bench.host).catch(() => {});
     if (emulator && again) return attempt(bench, what, variant, groups, work, false);
-    // What was measured before it broke is as good as any.
-    bench.recorder.take(recorder);
     markBroken(bench, variant, groups, `${kind}: ${reason}`);
+    // What was measured before it broke is as good as any, and what it knew to be missing has a reason of its own.
+    bench.recorder.take(recorder);
   }
 }
 
@@ -125,12 +125,7 @@ async function measureRounds(
   measured: () => void,
 ): Promise<void> {
   const { settings } = bench;
-  for (const variant of variants) {
-    for (const [id, reason] of neverHas(variant)) {
-      if (settings.groups.some((group) => id.startsWith(`${group}.`)))
-        bench.recorder.absent(variant, id, reason);
-    }
-  }
+  for (const variant of variants) markNever(bench, variant);
   // The others have guests of their own.
   const single = settings.groups.filter((group) => !["density", "screen", "save"].includes(group));
   for (const [index, round] of order.entries()) {

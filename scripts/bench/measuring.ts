@@ -230,14 +230,10 @@ async function bootFigures(
     if (least !== undefined) add("resources.used", least / 1024);
     return;
   }
-  const nobody =
-    variant === "dom0" ? "there is no stub domain" : "nothing in this stub domain tells it to dom0";
-  absent("start.agent", nobody);
-  absent("resources.used", nobody);
-  const start = variant === "shell-stubdom" ? shellQemuStart(await guest.qemuDmLog()) : undefined;
+  if (variant !== "shell-stubdom") return;
+  const start = shellQemuStart(await guest.qemuDmLog());
   if (start === undefined) {
-    absent("start.qemu", nobody);
-    absent("start.own", nobody);
+    for (const id of ["start.qemu", "start.own"]) absent(id, "its log does not tell of QEMU's start");
     return;
   }
   add("start.qemu", start.start / 1000);
@@ -430,7 +426,7 @@ async function together(bench: Bench, variant: VariantName, count: Density): Pro
       copying += Date.now() - asked - guest.createTime;
       all.push(guest);
     }
-    await Promise.all(all.map((guest) => guest.waitForSerial("guest: up", settings.patience)));
+    await Promise.all(all.map((guest) => booted(guest, settings, "guest: up")));
     const seconds = (Date.now() - began - copying) / 1000;
     const now = processes((await host.run(processScript)).stdout);
     const kib = sum(ours(before.processes, now).map((line) => line.kib));
@@ -444,11 +440,7 @@ async function together(bench: Bench, variant: VariantName, count: Density): Pro
 /** dom0/watch.py is the viewer, in dom0; the guest, test/xen/screen/guest.S, only draws. */
 export async function measureScreen(bench: Bench, variant: VariantName): Promise<void> {
   const { host, settings, recorder } = bench;
-  if (variant === "shell-stubdom") {
-    for (const { id } of MEASURES.filter(({ group }) => group === "screen"))
-      recorder.absent(variant, id, "nobody in this stub domain carries the screen out");
-    return;
-  }
+  if (variant === "shell-stubdom") return; // neverHas() says why
   const script = "/root/bench-watch.py";
   await host.push(readFileSync(join(import.meta.dirname, "dom0/watch.py")), script);
   const directory = mkdtempSync(join(tmpdir(), "bench-screen-"));
@@ -465,7 +457,9 @@ export async function measureScreen(bench: Bench, variant: VariantName): Promise
     const drawn = async (letter: string): Promise<void> => {
       const from = guest.serialLines.length;
       guest.type(letter);
-      await guest.waitForSerial("drawn", settings.patience, from);
+      // A BIOS without the mode says so at once.
+      const said = await guest.waitForSerial(/drawn|failed/, settings.patience, from);
+      if (said.includes("failed")) throw new Error("its VGA BIOS has no mode of 800x600 with 32 bits");
     };
     const watch = async <Said>(...words: readonly (string | number)[]): Promise<Said> => {
       const { stdout } = await host.run(["python3", script, "5900", ...words.map(String)], { timeout: 600 });
@@ -510,15 +504,9 @@ export async function measureSave(bench: Bench, variant: VariantName): Promise<v
   };
   const [disk, console] = [["save", "restore"] as const, ["console-save", "console-restore"] as const];
   const rates = ["disk-rate", "console-rate"] as const;
-  if (variant === "shell-stubdom") {
-    absent([...disk, ...console, ...rates], "nobody in this stub domain carries the device state out");
-    return;
-  }
-  if (variant === "dom0" || variant === "minios") {
-    absent([...console, ...rates], "the device state takes the one way that there is");
-    await saveOnce(bench, variant, disk);
-    return;
-  }
+  // neverHas() says why.
+  if (variant === "shell-stubdom") return;
+  if (variant === "dom0" || variant === "minios") return saveOnce(bench, variant, disk);
   if (await helperRuns(host)) {
     absent([...console, ...rates], "a helper was running in dom0, which is not ours to stop");
     await saveOnce(bench, variant, disk);
@@ -629,8 +617,46 @@ function uptime(text: string): number {
 
 /** Ids of all measures that a variant cannot have, whatever is tried. */
 export function neverHas(variant: VariantName): [id: string, reason: string][] {
-  if (variant !== "dom0") return [];
-  return MEASURES.filter(({ id }) => ["idle.stubdom", "idle.wakes", "start.own"].includes(id)).map(
-    ({ id }) => [id, "there is no stub domain"],
+  const absent = (reason: string, ...ids: readonly string[]): [string, string][] =>
+    ids.map((id) => [id, reason]);
+  const all = (group: Group): string[] => MEASURES.filter((each) => each.group === group).map(({ id }) => id);
+  const told = ["start.agent", "resources.used"];
+  const starting = ["start.qemu", "start.own"];
+  const rates = ["save.disk-rate", "save.console-rate"];
+  const oneWay = absent(
+    "the device state takes the one way that there is",
+    "save.console-save",
+    "save.console-restore",
   );
+  switch (variant) {
+    case "dom0":
+      return [
+        ...absent("there is no stub domain", "idle.stubdom", "idle.wakes", ...told, ...starting, ...rates),
+        ...oneWay,
+      ];
+    case "minios":
+      return [
+        ...absent("nothing in this stub domain tells it to dom0", ...told, ...starting),
+        ...absent("only our stub domain has a command that sends made-up state", ...rates),
+        ...oneWay,
+      ];
+    case "shell-stubdom":
+      return [
+        ...absent("nothing in this stub domain tells it to dom0", ...told),
+        ...absent("nobody in this stub domain carries the screen out", ...all("screen")),
+        ...absent("nobody in this stub domain carries the device state out", ...all("save")),
+      ];
+    default:
+      return [];
+  }
+}
+
+/** Notes it for all groups that are measured. */
+export function markNever(
+  { recorder, settings }: Pick<Bench, "recorder" | "settings">,
+  variant: VariantName,
+): void {
+  for (const [id, reason] of neverHas(variant)) {
+    if (settings.groups.includes(measure(id).group)) recorder.absent(variant, id, reason);
+  }
 }
