@@ -1,4 +1,5 @@
-import type { FileSystem } from "../platform/port.ts";
+import { decodeText } from "../bytes/text.ts";
+import type { FileSystem, Platform } from "../platform/port.ts";
 
 interface Setting {
   readonly path: string;
@@ -50,4 +51,39 @@ export function applySettings(files: FileSystem, all = settings): string[] {
     }
   }
   return refused;
+}
+
+/** The kernel's threads are its first processes; no more than these are looked at. */
+const mostThreads = 64;
+
+/**
+ * Has the kernel's console thread wait until QEMU waits. Each write to a console wakes that thread, although all of it
+ * has gone to dom0 by then, and QEMU writes a serial port's bytes one by one: otherwise there are two switches between
+ * processes, and a look at every console, for each. What comes from dom0 wakes QEMU without it, but for what
+ * does not fit at once.
+ *
+ * @returns what went wrong, for the log: consoles work all the same
+ */
+export function calmConsoles({
+  files,
+  processes,
+}: Pick<Platform, "files" | "processes">): string | undefined {
+  try {
+    for (let pid = 2; pid < mostThreads; pid++) {
+      if (nameOf(files, pid) !== "khvcd") continue;
+      processes.yieldWakeUps(pid);
+      return undefined;
+    }
+    return "the kernel has no thread khvcd; serial ports are slower than they could be";
+  } catch (error) {
+    return `khvcd keeps interrupting QEMU: ${String(error)}; serial ports are slower than they could be`;
+  }
+}
+
+function nameOf(files: FileSystem, pid: number): string | undefined {
+  try {
+    return decodeText(files.readFile(`/proc/${pid}/comm`, 64)).trimEnd();
+  } catch {
+    return undefined; // there is no such process
+  }
 }

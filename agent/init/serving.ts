@@ -23,6 +23,7 @@ import { StateSaver } from "../savestate/save.ts";
 import type { Screen } from "../screen/screen.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
 import { toolstackSocket } from "./launch.ts";
+import { calmConsoles } from "./limits.ts";
 import { serveSessions } from "./sessions.ts";
 
 export interface ServingContext {
@@ -91,6 +92,9 @@ export class Serving {
     await this.#followDevices();
     this.#serveToolstack(path);
     await this.#showScreen();
+    const { platform, log, dm } = this.context;
+    const problem = dm.serials.length > 0 ? calmConsoles(platform) : undefined;
+    if (problem !== undefined) log.warn({}, problem);
   }
 
   /**

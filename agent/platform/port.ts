@@ -134,6 +134,8 @@ export interface Processes {
   /** When the program of the last `spawn` was executed, by {@link Clock.now}: as a rule it runs before `spawn` returns. */
   executedAt(): number;
   kill(pid: number, signal: "SIGTERM" | "SIGKILL" | "SIGCONT" | "SIGSTOP"): void;
+  /** SCHED_BATCH: this process or kernel thread no longer interrupts whoever runs when it wakes; its share stays. */
+  yieldWakeUps(pid: number): void;
   /** Reaps one ended child, any child; `null` when none is waiting. Never blocks. */
   reap(): ExitStatus | null;
   /** Blocks the default action of `signals` and delivers each through `deliver` in the event loop. */

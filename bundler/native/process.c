@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -199,6 +200,19 @@ NATIVE(native_kill)
     if (pid <= 1)
         return JS_NewInt32(ctx, -EPERM);
     return native_result(ctx, kill(pid, number));
+}
+
+/* yieldWakeUps(pid): when it wakes, whoever runs goes on until he sleeps or his time is over. */
+NATIVE(native_yieldWakeUps)
+{
+    int32_t pid;
+    const struct sched_param none = {0};
+    if (JS_ToInt32(ctx, &pid, argv[0]))
+        return JS_EXCEPTION;
+    /* 0 is ourselves. */
+    if (pid <= 1)
+        return JS_NewInt32(ctx, -EPERM);
+    return native_result(ctx, sched_setscheduler(pid, SCHED_BATCH, &none));
 }
 
 /* signals(numbers) -> signalfd; they are blocked from now on */

@@ -1,11 +1,9 @@
-/** One guest with three NICs, four serial ports, a CD drive: its network is knocked at, its ports are pipes, and all at once. */
+/** One guest with three NICs, four serial ports, a CD drive: its network is knocked at, and all at once. */
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { guestProbe } from "../../scripts/bench/probe.ts";
 import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { consoleTests } from "./devices/consoles.ts";
 import {
   bridgeOf,
   dom0Of,
@@ -58,11 +56,7 @@ beforeAll(async () => {
     name: "load",
     memory: 96,
     images: {
-      hda: await guestDisk({
-        jobs: ["keepprobe", ...networkJobs],
-        cmdline: "quiet",
-        files: { probe: await guestProbe() },
-      }),
+      hda: await guestDisk({ jobs: networkJobs, cmdline: "quiet" }),
     },
     disks: [
       { vdev: "xvdd", target: "/root/load/full/img" },
@@ -89,8 +83,6 @@ tellOnFailure(() => ({ host, guest }), "load");
 
 describe("three NICs, four serial ports and a CD drive", () => {
   silenceTests(() => guest, { devid: 1, own: ownOf(1), name: () => nicName(guest, 1) });
-
-  consoleTests(() => guest, { number: 2, base: "3e8" }, { number: 3, base: "2e8" });
 
   loadTests(() => guest, {
     drive: { vdev: "hdc", linux: "sr0" },

@@ -42,6 +42,7 @@ declare module "stubdom-native" {
   export function executedAt(): number;
   export function reap(): [pid: number, code: number, signal: string | null] | null;
   export function kill(pid: number, signal: number): Result;
+  export function yieldWakeUps(pid: number): Result;
   export function signals(numbers: readonly number[]): Result;
   export function powerOff(how: string): Result;
   export function endWithin(seconds: number): Result;

@@ -154,6 +154,7 @@ const processes: Processes = {
   },
   executedAt: native.executedAt,
   kill: (pid, signal) => void checked(native.kill(pid, signalNumber[signal]), "kill", pid),
+  yieldWakeUps: (pid) => void checked(native.yieldWakeUps(pid), "sched_setscheduler", pid),
   reap() {
     const ended = native.reap();
     if (ended === null) return null;

@@ -180,6 +180,16 @@ export const processTests: Record<string, Group> = {
       equal(native.kill(native.pid(), 0), 0);
     },
   },
+  yieldWakeUps: {
+    ...refusals("yieldWakeUps", native.yieldWakeUps, "integer"),
+    "neither ourselves, nor PID 1": () => {
+      for (const pid of [1, 0, -1, Number.NaN]) equal(native.yieldWakeUps(pid), errno.EPERM);
+    },
+    "nobody, and a process": () => {
+      equal(native.yieldWakeUps(2 ** 22 + 1), -3);
+      equal(native.yieldWakeUps(native.pid()), 0);
+    },
+  },
   signals: {
     delivers: async () => {
       const fd = done(native.signals([SIGUSR1, SIGCHLD]));

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
 import { Children } from "../../../agent/init/children.ts";
 import { serveControl } from "../../../agent/init/control-server.ts";
-import { applySettings, settings } from "../../../agent/init/limits.ts";
+import { applySettings, calmConsoles, settings } from "../../../agent/init/limits.ts";
 import { MemoryWatch } from "../../../agent/init/memory.ts";
 import { DomainReport } from "../../../agent/init/report.ts";
 import { shellSession } from "../../../agent/init/shell.ts";
@@ -41,6 +41,26 @@ test("limits: every setting is written, and one that is refused is named with it
   const refused = applySettings(new FakeFiles());
   expect(refused).toHaveLength(settings.length);
   expect(refused[0]).toMatch(/^\/proc\/sys\/vm\/overcommit_memory not set to 1: .*ENOENT; QEMU's map cache/);
+});
+
+test("limits: the kernel's console thread is told to wait, and what is in the way is named", () => {
+  const files = new FakeFiles();
+  const told: number[] = [];
+  const processes = fakePlatform({ processes: { yieldWakeUps: (pid) => void told.push(pid) } }).processes;
+  expect(calmConsoles({ files, processes })).toMatch(/^the kernel has no thread khvcd; /);
+  files.put("/proc/2/comm", "kthreadd\n");
+  files.put("/proc/24/comm", "khvcd\n");
+  files.put("/proc/25/comm", "qemu-system-i38\n");
+  expect(calmConsoles({ files, processes })).toBeUndefined();
+  expect(told).toEqual([24]);
+  const refusing = fakePlatform({
+    processes: {
+      yieldWakeUps(pid) {
+        throw new SystemError("EPERM", "sched_setscheduler", String(pid));
+      },
+    },
+  }).processes;
+  expect(calmConsoles({ files, processes: refusing })).toMatch(/^khvcd keeps interrupting QEMU: .*EPERM/);
 });
 
 test("memory: the low-water mark is told, and again only 1 MiB below", () => {

@@ -90,6 +90,8 @@ export class Stage {
   readonly deadlines: number[] = [];
   readonly spawned: SpawnOptions[] = [];
   readonly killed: string[] = [];
+  /** Who was told to interrupt nobody. */
+  readonly calmed: number[] = [];
   readonly stubdom: Stubdom;
   readonly platform: Platform;
   readonly captured: Captured;
@@ -271,6 +273,7 @@ export class Stage {
   #writeFiles(): void {
     const { files } = this;
     files.put("/proc/cmdline", this.options.commandLine ?? "");
+    files.put("/proc/24/comm", "khvcd\n");
     files.put("/proc/meminfo", "MemTotal:       60000 kB\nMemAvailable:   40000 kB\n");
     for (const path of ["vm/overcommit_memory", "vm/swappiness", "kernel/printk", "net/core/wmem_default"])
       files.put(`/proc/sys/${path}`, "");
@@ -367,6 +370,7 @@ export class Stage {
           this.killed.push(signal);
           if ((options.dies ?? ["SIGTERM", "SIGKILL"]).includes(signal)) this.die({ signal });
         },
+        yieldWakeUps: (pid) => void this.calmed.push(pid),
         reap: () => this.#ended.shift() ?? null,
         onSignals: (_, deliver) => {
           this.#deliver = deliver;

@@ -44,9 +44,32 @@ async function receive(guest: Guest, port: SerialPort, bytes: number): Promise<(
   };
 }
 
+/**
+ * Sends so much to the port from dom0 and has the guest take it; both hashes. What sends stays until all has been
+ * taken, for dom0's QEMU looks once a second whether there is somebody.
+ */
+async function sendInto(guest: Guest, port: SerialPort, kib: number, seconds: number): Promise<string[]> {
+  const { host } = guest;
+  const sent = await randomFile(host, "/root/port.bytes", kib << 10);
+  await askGuest(guest, `porttake ${port.base} ${kib}`, /guest: (taking)/);
+  const took = guest.waitForSerial(/guest: took/, seconds, guest.serialLines.length);
+  const tty = await terminal(guest, port.number);
+  const writer = host.spawn(["python3", script, "write", tty, "/root/port.bytes"]);
+  const early = writer.exited.then((status) => {
+    throw new Error(`${script} write ended early: ${status}`);
+  });
+  early.catch(() => {}); // it ends when it is told to
+  const taken = / (\S+)$/.exec((await Promise.race([took, early])).trim())?.[1] ?? "";
+  writer.end();
+  await writer.exited;
+  return [taken, sent];
+}
+
 /** The guest must have done `keepprobe`. */
 export function consoleTests(guestOf: () => Guest, out: SerialPort, into: SerialPort): void {
-  const kib = { out: 64, into: 16 };
+  // What an emulated host has time for beside others. LINUX_STUBDOM_UART_KIB=10240,1024 is what is promised.
+  const [outKib = 64, intoKib = 16] = (process.env.LINUX_STUBDOM_UART_KIB ?? "64,16").split(",").map(Number);
+  const piece = 256;
   const hours = 6 * 3600;
 
   // Behind a serial port stands a console. Each byte of a port is a trap, so that here these ten go without one.
@@ -68,34 +91,37 @@ export function consoleTests(guestOf: () => Guest, out: SerialPort, into: Serial
   });
 
   it(
-    `its serial ports lose no byte of ${kib.out} KiB out and ${kib.into} KiB in, while its disk is read`,
+    `its serial ports lose no byte of ${outKib} KiB out and ${intoKib} KiB in, while its disk is read`,
     async () => {
       const guest = guestOf();
-      const { host } = guest;
-      const received = await receive(guest, out, kib.out << 10);
-      const hash = await randomFile(host, "/root/port.bytes", kib.into << 10);
+      // Each byte is an event for dom0, which would take the processor from QEMU each time. HVM guests have the second one
+      // of an emulated host; with QEMU on it, too, a guest and its QEMU take turns without waking a processor.
+      await guest.host.run(`xl vcpu-pin Domain-0 0 0; xl vcpu-pin ${guest.name}-dm 0 1`);
       guest.type(
         "while :; do cat /dev/sda > /dev/null; echo 3 > /proc/sys/vm/drop_caches; usleep 200000; done &\n",
       );
       const began = Date.now();
-      const seconds = () => ((Date.now() - began) / 1000).toFixed(0);
-      const sent = await askGuest(
-        guest,
-        `portsend ${out.base} ${kib.out}`,
-        /guest: sent \S+ \d+ (\S+)/,
-        hours,
-      );
-      console.log(`${kib.out} KiB out in ${seconds()} s`);
-      expect(await received()).toBe(sent);
+      const tell = (way: string, done: number) =>
+        console.log(`${done} KiB ${way} after ${((Date.now() - began) / 1000).toFixed(0)} s`);
+      for (let done = 0; done < outKib; ) {
+        const kib = Math.min(piece, outKib - done);
+        const received = await receive(guest, out, kib << 10);
+        const command = `portsend ${out.base} ${kib}`;
+        const sent = await askGuest(guest, command, /guest: sent \S+ \d+ (\S+)/, hours);
+        expect(await received()).toBe(sent);
+        done += kib;
+        tell("out", done);
+      }
       // One after the other: both ask their port again and again, each time a trap, and the shell would starve.
-      await askGuest(guest, `porttake ${into.base} ${kib.into}`, /guest: (taking)/);
-      const taken = guest.waitForSerial(/guest: took/, hours, guest.serialLines.length);
-      await host.run(["python3", script, "write", await terminal(guest, into.number), "/root/port.bytes"], {
-        timeout: hours,
-      });
-      expect(await taken).toContain(`guest: took ${into.base} ${kib.into} ${hash}`);
-      console.log(`${kib.into} KiB in after ${seconds()} s`);
+      for (let done = 0; done < intoKib; ) {
+        const kib = Math.min(piece, intoKib - done);
+        const [taken, sent] = await sendInto(guest, into, kib, hours);
+        expect(taken).toBe(sent);
+        done += kib;
+        tell("in", done);
+      }
       guest.type("kill %1\n");
+      await guest.host.run(`xl vcpu-pin Domain-0 0 all; xl vcpu-pin ${guest.name}-dm 0 all`);
     },
     (hours + 600) * 1000,
   );
