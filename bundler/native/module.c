@@ -34,7 +34,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("executedAt", 0, native_executed_at),
     FUNCTION("reap", 0, native_reap),
     FUNCTION("kill", 2, native_kill),
-    FUNCTION("yieldWakeUps", 1, native_yieldWakeUps),
+    FUNCTION("yieldWakeUps", 1, native_yield_wake_ups),
     FUNCTION("signals", 1, native_signals),
     FUNCTION("powerOff", 1, native_power_off),
     FUNCTION("endWithin", 1, native_end_within),

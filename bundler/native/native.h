@@ -92,7 +92,7 @@ NATIVE(native_spawn);
 NATIVE(native_executed_at);
 NATIVE(native_reap);
 NATIVE(native_kill);
-NATIVE(native_yieldWakeUps);
+NATIVE(native_yield_wake_ups);
 NATIVE(native_signals);
 NATIVE(native_power_off);
 NATIVE(native_end_within);

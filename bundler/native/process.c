@@ -203,7 +203,7 @@ NATIVE(native_kill)
 }
 
 /* yieldWakeUps(pid): when it wakes, whoever runs goes on until he sleeps or his time is over. */
-NATIVE(native_yieldWakeUps)
+NATIVE(native_yield_wake_ups)
 {
     int32_t pid;
     const struct sched_param none = {0};

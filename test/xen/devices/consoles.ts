@@ -69,6 +69,8 @@ async function sendInto(guest: Guest, port: SerialPort, kib: number, seconds: nu
 export function consoleTests(guestOf: () => Guest, out: SerialPort, into: SerialPort): void {
   // What an emulated host has time for beside others. LINUX_STUBDOM_UART_KIB=10240,1024 is what is promised.
   const [outKib = 64, intoKib = 16] = (process.env.LINUX_STUBDOM_UART_KIB ?? "64,16").split(",").map(Number);
+  // Without a number the loops below would have nothing to do, and pass.
+  if (!(outKib > 0 && intoKib > 0)) throw new RangeError("LINUX_STUBDOM_UART_KIB is OUT,IN: KiB from 1");
   const piece = 256;
   const hours = 6 * 3600;
 
