@@ -1,6 +1,7 @@
 /** The debug shell of a stub domain, from dom0. */
 
 import type { Guest } from "./guest.ts";
+import { PATIENCE } from "./patience.ts";
 
 /** What a guest needs so that {@link inStubdom} works. */
 export const withShell = { cmdline: "quiet stubdom.shell=1" };
@@ -18,10 +19,17 @@ export async function inStubdom(guest: Guest, script: string, seconds = 120): Pr
   session.write(Buffer.from(`{ echo "@@" BEGIN; ${script}\n}; echo "@@" END $?; exec sleep 60\n`));
   return new Promise((resolve, reject) => {
     let text = "";
-    const timer = setTimeout(() => {
-      session.kill(9);
-      reject(new Error(`the debug shell of ${guest.name} did not finish in ${seconds} s; it said:\n${text}`));
-    }, seconds * 1000);
+    const timer = setTimeout(
+      () => {
+        session.kill(9);
+        reject(
+          new Error(
+            `the debug shell of ${guest.name} did not finish in ${seconds * PATIENCE} s; it said:\n${text}`,
+          ),
+        );
+      },
+      seconds * PATIENCE * 1000,
+    );
     session.on("stderr", (chunk) => {
       text += new TextDecoder().decode(chunk);
     });

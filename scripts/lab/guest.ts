@@ -13,6 +13,7 @@ import { PROJECT } from "../../bundler/paths.ts";
 import type { RemoteProcess } from "./channel.ts";
 import { dealtWithFaults, keepFault } from "./emulator-faults.ts";
 import { EmulatorFault, LabError, RemoteFailure, Timeout } from "./errors.ts";
+import { PATIENCE } from "./patience.ts";
 import { lineSplitter, type XenHost } from "./xen-host.ts";
 import { parseXenstoreLs } from "./xenstore-ls.ts";
 import { type XlDisk, type XlGuest, type XlStubdom, xlConfig } from "./xl-config.ts";
@@ -34,7 +35,7 @@ export interface GuestOptions extends Partial<Omit<XlGuest, "stubdom">> {
   readonly stubdom?: boolean | Partial<XlStubdom>;
   /** Disks by their name in the guest: an image on this machine, which is copied into dom0, or MiB of zeros. */
   readonly images?: Readonly<Record<string, string | number>>;
-  /** Seconds for `xl create`; libxl itself gives up after a shorter time. */
+  /** Seconds for `xl create`, {@link PATIENCE} times; libxl itself gives up after a shorter time. */
   readonly timeout?: number;
   /** Gets the guest's serial console, line by line. */
   readonly onSerial?: (line: string) => void;
@@ -224,7 +225,7 @@ export class Guest {
 
   /**
    * The first line, of all since `from` (an index into {@link serialLines}), that holds the text or matches.
-   * Rejects with {@link Timeout}, or with {@link EmulatorFault} if the emulator killed a guest meanwhile.
+   * Rejects after `seconds`, {@link PATIENCE} times, with {@link Timeout}, or with {@link EmulatorFault} if the emulator killed a guest meanwhile.
    */
   async waitForSerial(wanted: string | RegExp, seconds: number, from = 0): Promise<string> {
     const matches = (line: string): boolean =>
@@ -248,14 +249,17 @@ export class Guest {
           resolve(line);
         },
       };
-      const timer = setTimeout(() => {
-        const last = this.serial.split("\n").slice(-15).join("\n");
-        fail(
-          new Timeout(
-            `${this.name}: no ${String(wanted)} on the console in ${seconds} s; last lines:\n${last}`,
-          ),
-        );
-      }, seconds * 1000);
+      const timer = setTimeout(
+        () => {
+          const last = this.serial.split("\n").slice(-15).join("\n");
+          fail(
+            new Timeout(
+              `${this.name}: no ${String(wanted)} on the console in ${seconds * PATIENCE} s; last lines:\n${last}`,
+            ),
+          );
+        },
+        seconds * PATIENCE * 1000,
+      );
       const poll = setInterval(() => {
         const fault = this.host.guestFaults.slice(this.#faultsBefore).at(0);
         if (fault !== undefined) fail(new EmulatorFault(`${this.name}: ${fault}`, this.host.log));

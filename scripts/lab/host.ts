@@ -24,6 +24,7 @@ import { sawFault } from "./emulator-faults.ts";
 import { EmulatorFault, HostCrash, type HostFault, HostStall, LabError } from "./errors.ts";
 import { type MachineOptions, machineArguments } from "./machine.ts";
 import { openMonitor } from "./monitor.ts";
+import { PATIENCE } from "./patience.ts";
 import { emulatorTools, type Tools } from "./tools.ts";
 import { withTimeout, XenHost } from "./xen-host.ts";
 
@@ -38,7 +39,7 @@ export interface HostOptions extends MachineOptions {
   readonly saved?: boolean;
   /** Where logs go; by default a new directory that `stop` removes unless the host failed. */
   readonly directory?: string;
-  /** Seconds until dom0 must answer. */
+  /** Seconds, {@link PATIENCE} times, until dom0 must answer. */
   readonly bootTimeout?: number;
   /** Gets each line of the console of Xen and dom0. */
   readonly onConsole?: (line: string) => void;
@@ -56,7 +57,7 @@ const SAVED_STATE = "state";
 const SECOND = 1000;
 const BOOT_TIMEOUT = 300;
 /** Milliseconds until a saved machine is loaded. */
-const LOAD_TIMEOUT = 60 * SECOND;
+const LOAD_TIMEOUT = 60 * PATIENCE * SECOND;
 /** dom0 that runs commands and is silent for so long is asked for a sign of life; twice as long is a stall. */
 const SILENCE = 60 * SECOND;
 /** Lines of Xen or dom0 that mean the end, and whether they point to the emulated processor. */
@@ -189,7 +190,7 @@ export class LabHost extends XenHost {
     const host = new LabHost(options, directory, command, tools.environment);
     try {
       if (saved !== undefined) await host.#resume();
-      await host.#connect(control, (options.bootTimeout ?? BOOT_TIMEOUT) * SECOND);
+      await host.#connect(control, (options.bootTimeout ?? BOOT_TIMEOUT) * PATIENCE * SECOND);
       if (saved !== undefined) await host.run(["python3", "-c", awaken(Date.now() / SECOND)]);
     } catch (error) {
       await host.stop();

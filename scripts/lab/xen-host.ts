@@ -6,9 +6,10 @@
 import { readFileSync } from "node:fs";
 import type { OpenOptions, RemoteProcess } from "./channel.ts";
 import { RemoteFailure, Timeout } from "./errors.ts";
+import { PATIENCE } from "./patience.ts";
 
 export interface RunOptions extends OpenOptions {
-  /** Seconds; the command is killed when they are over. */
+  /** Seconds, {@link PATIENCE} times; the command is killed when they are over. */
   readonly timeout?: number;
   /** Called for each line, of standard output and error, without its end. */
   readonly onLine?: (line: string) => void;
@@ -61,7 +62,7 @@ export abstract class XenHost {
       });
     }
     process.end(options.input === undefined ? undefined : Buffer.from(options.input));
-    const seconds = options.timeout ?? DEFAULT_TIMEOUT;
+    const seconds = (options.timeout ?? DEFAULT_TIMEOUT) * PATIENCE;
     const words = typeof command === "string" ? command : command.join(" ");
     const status = await withTimeout(process.exited, seconds * SECOND, () => {
       process.kill(9);
@@ -92,7 +93,11 @@ export abstract class XenHost {
       errors += chunk.toString();
     });
     process.end();
-    const status = await withTimeout(process.exited, 300 * SECOND, () => new Timeout(`pull ${remote}`));
+    const status = await withTimeout(
+      process.exited,
+      300 * PATIENCE * SECOND,
+      () => new Timeout(`pull ${remote}`),
+    );
     if (status !== 0) throw new RemoteFailure(`cat ${remote}`, status, "", errors);
     return Buffer.concat(chunks);
   }

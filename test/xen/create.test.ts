@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createGuest } from "../../scripts/lab/guest.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../../scripts/lab/shell-stubdom.ts";
-import { phase, rounds, spread } from "./support.ts";
+import { full, phase, rounds, spread } from "./support.ts";
 
 let host: LabHost;
 
@@ -36,8 +36,9 @@ describe("plain xl create", () => {
 });
 
 describe("PID 1's own share of the boot", () => {
-  // The aim is a fifth; 0.23 was measured on a quiet machine, up to 0.49 on one that is busy four times over.
-  it("is below two thirds of what a shell script takes for the same steps", async () => {
+  // A fifth is promised, and judged where nothing else runs: beside other hosts one round gave up to 0.49.
+  const most = full ? 0.2 : 0.66;
+  it(`is at most ${most} of what a shell script takes for the same steps`, async () => {
     const nics = [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0" }];
     const ramdisk = "/root/shell-stubdom-ramdisk";
     await host.push(await shellStubdomRamdisk(), ramdisk);
@@ -68,6 +69,6 @@ describe("PID 1's own share of the boot", () => {
     const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
     const ratio = median(ours) / median(script);
     console.log(`the agent takes ${ratio.toFixed(2)} of the shell script's time`);
-    expect(ratio).toBeLessThan(0.66);
+    expect(ratio).toBeLessThanOrEqual(most);
   });
 });

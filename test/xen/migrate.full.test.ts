@@ -11,7 +11,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { createGuest, Guest, installStubdom } from "../../scripts/lab/guest.ts";
 import { helperLog, installHelper, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { expectNoLeaks, expectWorking, prepareNetwork, steadyClock, workingDisk } from "./save-support.ts";
+import { expectNoLeaks, expectWorking, prepareNetwork, workingDisk } from "./save-support.ts";
 
 const trips = 5;
 const port = 7001;
@@ -51,7 +51,7 @@ beforeAll(async () => {
       { vdev: "hdb", target: await diskOf(here, "data"), backend: "phy" },
     ],
     nics: [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0", model: "e1000" }],
-    extra: { hdtype: "ahci", ...steadyClock },
+    extra: { hdtype: "ahci" },
     timeout: 300,
   });
   // xl takes the names of the disks along: they must be the same on both sides.

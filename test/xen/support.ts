@@ -2,6 +2,7 @@
 
 import { beforeEach, expect, onTestFailed } from "vitest";
 import type { Guest } from "../../scripts/lab/guest.ts";
+import { PATIENCE } from "../../scripts/lab/patience.ts";
 import type { XenHost } from "../../scripts/lab/xen-host.ts";
 
 export { inStubdom, withShell } from "../../scripts/lab/debug-shell.ts";
@@ -40,7 +41,7 @@ export async function randomFile(host: XenHost, path: string, bytes: number): Pr
 
 /** Resolves once the stub domain's log matches. Looks once a second: the log is a file of dom0's. */
 export async function waitForLog(guest: Guest, wanted: RegExp, seconds = 60): Promise<string> {
-  const deadline = Date.now() + seconds * 1000;
+  const deadline = Date.now() + seconds * PATIENCE * 1000;
   for (;;) {
     const line = (await guest.qemuDmLog()).split("\n").find((each) => wanted.test(each));
     if (line !== undefined) return line;

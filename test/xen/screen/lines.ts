@@ -1,3 +1,5 @@
+import { PATIENCE } from "../../../scripts/lab/patience.ts";
+
 /** What one side of a conversation in lines has said, and waiting for more. */
 export class Lines {
   readonly seen: string[] = [];
@@ -9,16 +11,17 @@ export class Lines {
     this.#changed();
   }
 
-  /** The next line that `accept` likes, those before it being dropped. */
+  /** The next line that `accept` likes, those before it being dropped. Rejects after `milliseconds`, {@link PATIENCE} times. */
   async next(accept: (line: string) => boolean, what: string, milliseconds = 30_000): Promise<string> {
-    const deadline = Date.now() + milliseconds;
+    const patience = milliseconds * PATIENCE;
+    const deadline = Date.now() + patience;
     for (;;) {
       for (let line = this.seen[this.#taken]; line !== undefined; line = this.seen[this.#taken]) {
         this.#taken++;
         if (accept(line)) return line;
       }
       const left = deadline - Date.now();
-      if (left <= 0) throw new Error(`no ${what} within ${milliseconds} ms; last: ${this.seen.slice(-3)}`);
+      if (left <= 0) throw new Error(`no ${what} within ${patience} ms; last: ${this.seen.slice(-3)}`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, left);
         this.#changed = () => {

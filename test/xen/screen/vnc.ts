@@ -1,5 +1,6 @@
 import type { RemoteProcess } from "../../../scripts/lab/channel.ts";
 import type { LabHost } from "../../../scripts/lab/host.ts";
+import { PATIENCE } from "../../../scripts/lab/patience.ts";
 import type { Picture } from "./picture.ts";
 
 /**
@@ -49,11 +50,12 @@ export class Viewer {
 
   /** Waits for a screen that `accept` likes; checked after each update. */
   async until(accept: () => boolean, what: string, seconds = 30): Promise<void> {
-    const deadline = Date.now() + 1000 * seconds;
+    const patience = seconds * PATIENCE;
+    const deadline = Date.now() + 1000 * patience;
     while (!accept()) {
       if (this.#failure !== undefined) throw this.#failure;
       const left = deadline - Date.now();
-      if (left <= 0) throw new Error(`the viewer does not show ${what} after ${seconds} s`);
+      if (left <= 0) throw new Error(`the viewer does not show ${what} after ${patience} s`);
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, left);
         this.#changed = () => {
