@@ -118,9 +118,7 @@ it.each([64 * KIB, 4 * MIB, 64 * MIB])(
       const console1 = await measure("console", bytes, 1);
       ways.push(`console ${rate(bytes, console1)}: ${(console1 / ours).toFixed(1)} times`);
       if (bytes >= 4 * MIB) {
-        // Nothing is faster than the disk: on a quiet machine dd itself has 17 to 23 times the console's pace.
-        const goal = Math.min(20, (0.8 * console1) / dd);
-        expect(console1 / ours, ways.join("; ")).toBeGreaterThanOrEqual(goal);
+        expect(console1 / ours, ways.join("; ")).toBeGreaterThanOrEqual(20);
         expect(all, ways.join("; ")).toBeLessThan(console1);
       }
     }
