@@ -4,7 +4,7 @@
  */
 
 import { createSocket } from "node:dgram";
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -22,6 +22,8 @@ interface Side {
   readonly address: string;
 }
 
+/** Bytes of the guest's disk, which the machines must know before there is a host to make it for. */
+const diskSize = 16 << 20;
 const directory = mkdtempSync(join(tmpdir(), "stubdom-migrate-"));
 /** All that run, also when one of them did not come up. */
 const hosts: LabHost[] = [];
@@ -33,7 +35,7 @@ let there: Side;
 
 beforeAll(async () => {
   const disks = { boot: join(directory, "boot.img"), data: join(directory, "data.img") };
-  copyFileSync(await workingDisk(), disks.boot);
+  writeFileSync(disks.boot, Buffer.alloc(diskSize));
   writeFileSync(disks.data, Buffer.alloc(2 << 20));
   const ports = [await freePort(), await freePort()] as const;
   sides = await Promise.all([
@@ -43,6 +45,9 @@ beforeAll(async () => {
   const [first, second] = sides;
   if (first === undefined || second === undefined) throw new Error("two hosts were to be started");
   [here, there] = [first, second];
+  const boot = readFileSync(await workingDisk(first.host));
+  expect(boot.length).toBe(diskSize);
+  writeFileSync(disks.boot, boot);
   await here.host.run(["ping", "-c", "3", "-W", "5", there.address]);
   guest = await createGuest(here.host, {
     name: "mover",

@@ -21,7 +21,7 @@ beforeAll(async () => {
   await startHelper(host);
   const options = {
     name: "mover",
-    images: { hda: await workingDisk(), hdb: 2 },
+    images: { hda: await workingDisk(host), hdb: 2 },
     nics: [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0", model: "e1000" }],
     extra: { hdtype: "ahci" },
     stubdom: withShell,
