@@ -1,7 +1,6 @@
 import { decodeText } from "../bytes/text.ts";
 import type { Config } from "../config/fields.ts";
 import { allFrontends, type Frontends } from "../frontends/discover.ts";
-import { joinSerialPort } from "../frontends/serial-port.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
@@ -241,9 +240,7 @@ export class Stubdom {
       late.length > 0
         ? this.platform.clock.now() - began
         : Math.max(0, ...outcomes.map((each) => (each.connected ? each.waited : 0)));
-    for (const device of (await dmArguments).serials) {
-      joinSerialPort(this.platform, device, (text) => this.#complain(text));
-    }
+    for (const device of (await dmArguments).serials) this.#holdRaw(device);
     return missed;
   }
 
@@ -265,6 +262,15 @@ export class Stubdom {
       this.#outcomes.set(outcome.frontend, outcome);
       return !outcome.connected;
     }) as Extract<FrontendOutcome, { connected: false }>[];
+  }
+
+  /**
+   * A serial port carries bytes, not lines. The terminal forgets its mode with the last descriptor, so ours
+   * stays open: nothing that dom0 sends before QEMU opens it, or after, is echoed or translated.
+   */
+  #holdRaw(device: string): void {
+    const fd = this.platform.descriptors.open(device, { access: "read-write", nonBlocking: true });
+    this.platform.sockets.terminalRaw(fd);
   }
 
   async #passedThrough(store: XenstoreClient, config: Config): Promise<Passthrough> {

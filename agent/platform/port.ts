@@ -215,11 +215,6 @@ export interface Storage {
   sync(fd: number): Promise<void>;
   /** tcdrain(3): the terminal's driver has passed on all that was written. */
   drain(fd: number): Promise<void>;
-  /**
-   * Passes on all that comes from one blocking descriptor to another, on a thread of its own that waits until whoever
-   * runs does. Resolves at the end of `from`; rejects when either fails. Both stay open until then.
-   */
-  relay(from: number, to: number): Promise<void>;
   /** Opens without following a symbolic link in the last component (ELOOP). */
   openNoFollow(path: string, options: OpenOptions): number;
   /** A nameless file of mode 0600 in `directory`: gone with its last user (O_TMPFILE). */

@@ -1,5 +1,4 @@
 import type { Config } from "../config/fields.ts";
-import { serialPath } from "../frontends/serial-port.ts";
 import { type DmArguments, type DmOption, isTap, placeOf, restorePlaceholder } from "./dm-argv.ts";
 import { ArgumentError } from "./errors.ts";
 import { unavailable, usbDevices } from "./models.ts";
@@ -37,7 +36,6 @@ export interface QemuCommandLine {
  *                             joins it to the right vif; QEMU may neither open it nor run a script
  *   -drive file=/dev/...      cache= by cache.direct= and aio= of the configuration; discard=unmap unless
  *                             read-only, so that what the backend offers reaches the guest
- *   -serial /dev/hvcN         pipe: and the path of the FIFOs that the agent has joined to that console
  *   -incoming $STUBDOM_...    the placeholder by where the agent has the state
  *   -no-acpi                  -machine acpi=off: QEMU 9 dropped the option, libxl 4.20 still gives it
  * left out
@@ -75,7 +73,6 @@ interface Build {
 const rules: Readonly<Record<string, Rule>> = {
   netdev: tapByDescriptor,
   drive: hostDevice,
-  serial: ({ value }) => (value.startsWith("/dev/hvc") ? ["-serial", `pipe:${serialPath(value)}`] : null),
   incoming: incomingState,
   "no-acpi": () => ["-machine", "acpi=off"],
   chardev: (option, build) => {

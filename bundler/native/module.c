@@ -58,7 +58,6 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("alignedBuffer", 1, native_aligned_buffer),
     FUNCTION("jobsReady", 0, native_jobs_ready),
     FUNCTION("submit", 4, native_submit),
-    FUNCTION("relay", 2, native_relay),
     FUNCTION("results", 0, native_results),
     FUNCTION("loopAttach", 2, native_loop_attach),
     FUNCTION("loopResize", 1, native_loop_resize),

@@ -118,7 +118,6 @@ NATIVE(native_hash);
 NATIVE(native_aligned_buffer);
 NATIVE(native_jobs_ready);
 NATIVE(native_submit);
-NATIVE(native_relay);
 NATIVE(native_results);
 NATIVE(native_loop_attach);
 NATIVE(native_loop_resize);

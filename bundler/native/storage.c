@@ -1,12 +1,10 @@
 /*
  * What saving and restoring a device model's state needs: a fast checksum, memory that direct I/O takes, loop
- * devices, and threads for the calls that wait for a disk, so that the event loop never does. Serial ports have
- * threads, too, which relay their bytes.
+ * devices, and threads for the calls that wait for a disk, so that the event loop never does.
  */
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,7 +126,7 @@ NATIVE(native_aligned_buffer)
  * is already on its way there. Each holds on to the buffer that it works on until the event loop has taken its result.
  */
 enum { most_threads = 2 };
-enum operation { read_at, write_at, sync_data, drain_terminal, operations, relay_bytes };
+enum operation { read_at, write_at, sync_data, drain_terminal, operations };
 
 struct job {
     struct job *next;
@@ -186,16 +184,6 @@ static int64_t carry_out(const struct job *job)
     }
 }
 
-static void finish(struct job *job, int of_workers)
-{
-    pthread_mutex_lock(&worker.lock);
-    *worker.last_done = job;
-    worker.last_done = &job->next;
-    worker.unfinished -= of_workers;
-    pthread_mutex_unlock(&worker.lock);
-    eventfd_write(worker.ready, 1);
-}
-
 static void *work(void *unused)
 {
     (void)unused;
@@ -211,7 +199,13 @@ static void *work(void *unused)
 
         job->next = NULL;
         job->result = carry_out(job);
-        finish(job, 1);
+
+        pthread_mutex_lock(&worker.lock);
+        *worker.last_done = job;
+        worker.last_done = &job->next;
+        worker.unfinished--;
+        pthread_mutex_unlock(&worker.lock);
+        eventfd_write(worker.ready, 1);
     }
     return NULL;
 }
@@ -225,7 +219,7 @@ static int need_thread(void)
     return busy && worker.threads < most_threads;
 }
 
-static int start_thread(void *(*body)(void *), void *argument)
+static int start_thread(void)
 {
     pthread_t thread;
     pthread_attr_t attributes;
@@ -237,9 +231,10 @@ static int start_thread(void *(*body)(void *), void *argument)
     /* Signals are the event loop's: it takes them from a signalfd. */
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    int failed = pthread_create(&thread, &attributes, body, argument);
+    int failed = pthread_create(&thread, &attributes, work, NULL);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
+    worker.threads += !failed;
     return failed;
 }
 
@@ -274,11 +269,7 @@ NATIVE(native_submit)
         return JS_EXCEPTION;
     if (ready_descriptor() < 0)
         return native_result(ctx, -1);
-    int failed = 0;
-    if (need_thread()) {
-        failed = start_thread(work, NULL);
-        worker.threads += !failed;
-    }
+    int failed = need_thread() ? start_thread() : 0;
     if (failed && !worker.threads)
         return JS_NewInt32(ctx, -failed);
     struct job *job = malloc(sizeof *job);
@@ -300,63 +291,6 @@ NATIVE(native_submit)
     worker.unfinished++;
     pthread_cond_signal(&worker.more);
     pthread_mutex_unlock(&worker.lock);
-    return JS_NewInt32(ctx, id);
-}
-
-/* All that one descriptor has and will have to another, as it comes: 0 at the end of the first, else an error. */
-static int64_t pass_on(int from, int to)
-{
-    uint8_t bytes[1024];
-    for (;;) {
-        ssize_t got = read(from, bytes, sizeof bytes);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return got < 0 ? -errno : 0;
-        for (ssize_t at = 0; at < got;) {
-            ssize_t count = write(to, bytes + at, got - at);
-            if (count < 0 && errno != EINTR)
-                return -errno;
-            at += count < 0 ? 0 : count;
-        }
-    }
-}
-
-static void *relay(void *argument)
-{
-    struct job *job = argument;
-    const struct sched_param none = {0};
-    /* Not each byte by itself: who writes them one by one goes on until it waits, and then all go at once. */
-    sched_setscheduler(0, SCHED_BATCH, &none);
-    job->result = pass_on(job->fd, job->offset);
-    finish(job, 0);
-    return NULL;
-}
-
-/* relay(from, to) -> id: a thread of its own moves bytes between two blocking descriptors, until one of them ends */
-NATIVE(native_relay)
-{
-    int32_t from, to;
-    if (JS_ToInt32(ctx, &from, argv[0]) || JS_ToInt32(ctx, &to, argv[1]))
-        return JS_EXCEPTION;
-    if (ready_descriptor() < 0)
-        return native_result(ctx, -1);
-    struct job *job = malloc(sizeof *job);
-    if (!job)
-        return JS_NewInt32(ctx, -ENOMEM);
-    *job = (struct job){
-        .operation = relay_bytes,
-        .fd = from,
-        .offset = to,
-        .id = ++worker.next_id & INT32_MAX,
-        .buffer = JS_NULL,
-    };
-    uint32_t id = job->id;
-    int failed = start_thread(relay, job);
-    if (failed) {
-        free(job);
-        return JS_NewInt32(ctx, -failed);
-    }
     return JS_NewInt32(ctx, id);
 }
 

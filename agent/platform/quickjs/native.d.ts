@@ -72,8 +72,6 @@ declare module "stubdom-native" {
     bytes: Uint8Array | null,
     offset: number,
   ): Result;
-  /** As `submit`, its result at the end of `from`, or the error of either. */
-  export function relay(from: number, to: number): Result;
   export function results(): number[];
   export function loopAttach(
     fd: number,

@@ -32,10 +32,16 @@ export function createStorage(
   };
 
   /** One promise a job: while a state is saved, what each costs is of the order of what its write does. */
-  const begin = <T>(call: string, fd: number, start: () => number, outcome: (result: number) => T) =>
+  const submit = <T>(
+    call: keyof typeof operation,
+    fd: number,
+    bytes: Uint8Array | null,
+    offset: number,
+    outcome: (result: number) => T,
+  ) =>
     new Promise<T>((resolve, reject) => {
       if (ready < 0) ready = checked(native.jobsReady(), "eventfd", "storage");
-      const id = checked(start(), call, fd);
+      const id = checked(native.submit(operation[call], fd, bytes, offset), call, fd);
       if (waiting.size === 0) descriptors.onReadable(ready, collect);
       waiting.set(id, (result) => {
         try {
@@ -46,14 +52,6 @@ export function createStorage(
       });
     });
 
-  const submit = <T>(
-    call: keyof typeof operation,
-    fd: number,
-    bytes: Uint8Array | null,
-    offset: number,
-    outcome: (result: number) => T,
-  ) => begin(call, fd, () => native.submit(operation[call], fd, bytes, offset), outcome);
-
   return {
     hash: native.hash,
     buffer: (size) => new Uint8Array(native.alignedBuffer(size)),
@@ -61,7 +59,6 @@ export function createStorage(
     writeAt: (fd, from, offset) => submit("writeAt", fd, from, offset, nothing),
     sync: (fd) => submit("sync", fd, null, 0, nothing),
     drain: (fd) => submit("drain", fd, null, 0, nothing),
-    relay: (from, to) => begin("relay", from, () => native.relay(from, to), nothing),
     openNoFollow: (path, options) =>
       checked(native.open(path, openFlags(options) | noFollow, options.mode ?? 0o600), "open", path),
     openTemporary: (directory) =>

@@ -6,7 +6,6 @@ import {
   equal,
   errno,
   freshFile,
-  freshPath,
   type Group,
   holds,
   list,
@@ -146,60 +145,6 @@ export const storageTests: Record<string, Group> = {
         true,
       );
       close(fd);
-    },
-  },
-  relay: {
-    "descriptors that do not convert": () => {
-      const symbol = Symbol("x") as unknown as number;
-      throws(() => native.relay(symbol, 0));
-      throws(() => native.relay(0, symbol));
-    },
-    "all of one to the other, which takes less at a time": async () => {
-      const all = Uint8Array.from({ length: 200_000 }, (_, n) => (n * n) >> 5);
-      const from = freshFile();
-      equal(native.write(from, all), all.length);
-      native.seek(from, 0);
-      const path = freshPath();
-      done(native.makeFifo(path));
-      const [to, reader] = [done(native.open(path, 0o2, 0)), done(native.open(path, 0o4000, 0))];
-      const id = done(native.relay(from, to));
-      let at = 0;
-      for (const part = new Uint8Array(5000); at < all.length; ) {
-        await ready(reader);
-        const count = done(native.read(reader, part));
-        equal(part.subarray(0, count), all.subarray(at, at + count));
-        at += count;
-      }
-      equal((await results(1)).get(id), 0);
-      close(from, to, reader);
-    },
-    "what comes later, until there is nobody who could say more": async () => {
-      const paths = [freshPath(), freshPath()] as const;
-      for (const path of paths) done(native.makeFifo(path));
-      const writer = done(native.open(paths[0], 0o2, 0));
-      const from = done(native.open(paths[0], 0, 0));
-      const to = done(native.open(paths[1], 0o2, 0));
-      const reader = done(native.open(paths[1], 0o4000, 0));
-      const id = done(native.relay(from, to));
-      const bytes = new Uint8Array(16);
-      for (const word of ["one", "another"]) {
-        equal(native.write(writer, text(word)), word.length);
-        await ready(reader);
-        equal(native.decodeText(bytes.subarray(0, native.read(reader, bytes))), word);
-      }
-      close(writer);
-      equal((await results(1)).get(id), 0);
-      close(from, to, reader);
-    },
-    "tells what fails": async () => {
-      const unopened = done(native.relay(CLOSED, CLOSED));
-      equal((await results(1)).get(unopened), errno.EBADF);
-      const path = freshPath();
-      const file = freshFile("x", path);
-      const readOnly = done(native.open(path, 0, 0));
-      const unwritable = done(native.relay(file, readOnly));
-      equal((await results(1)).get(unwritable), errno.EBADF);
-      close(file, readOnly);
     },
   },
   results: { none: () => equal(native.results(), []) },

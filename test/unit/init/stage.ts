@@ -92,8 +92,6 @@ export class Stage {
   readonly killed: string[] = [];
   /** Who was told to interrupt nobody. */
   readonly calmed: number[] = [];
-  /** Threads that pass on bytes, by the files between which they do. */
-  readonly relays: { readonly between: readonly string[]; fail(code: string): void }[] = [];
   readonly stubdom: Stubdom;
   readonly platform: Platform;
   readonly captured: Captured;
@@ -276,7 +274,6 @@ export class Stage {
     const { files } = this;
     files.put("/proc/cmdline", this.options.commandLine ?? "");
     files.put("/proc/24/comm", "khvcd\n");
-    files.makeDirectory("/run");
     files.put("/proc/meminfo", "MemTotal:       60000 kB\nMemAvailable:   40000 kB\n");
     for (const path of ["vm/overcommit_memory", "vm/swappiness", "kernel/printk", "net/core/wmem_default"])
       files.put(`/proc/sys/${path}`, "");
@@ -318,16 +315,6 @@ export class Stage {
             this.daemon.set(`${path}/${node}`, "9", this.captured.stubdom);
           return vchans.listen();
         },
-      },
-      storage: {
-        setPipeSize() {},
-        relay: (from, to) =>
-          new Promise((_, reject) => {
-            this.relays.push({
-              between: [from, to].map((fd) => this.#others.get(fd) ?? ""),
-              fail: (code) => reject(new SystemError(code, "relay", String(from))),
-            });
-          }),
       },
       descriptors: {
         open: (path) => {

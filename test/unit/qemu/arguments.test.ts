@@ -28,7 +28,7 @@ const whole = (middle: string) => `${before}${middle && ` ${middle}`} -audio non
 describe("what is left as it is", () => {
   test.each([
     "",
-    "-display none -serial null -name g -k de -usb -usbdevice tablet -net none -m 56",
+    "-display none -serial /dev/hvc3 -name g -k de -usb -usbdevice tablet -net none -m 56",
     "-machine xenfv,suppress-vmdesc=on -device VGA,vgamem_mb=16 -boot order=cda -smp 1,maxcpus=4",
     "-drive if=none,readonly=on,id=ide-5632 -device ide-cd,id=ide-5632,drive=ide-5632,bus=ide.1,unit=0",
     "-drive file=x.qcow2,format=qcow2,cache=writeback",
@@ -63,13 +63,6 @@ test("with a screen, it is served to the agent, and the layout of the keyboard s
 });
 
 describe("what is replaced", () => {
-  test("the console of a serial port by FIFOs, and no other character device", () => {
-    const serials = "-serial /dev/hvc3 -serial /dev/hvc4 -serial file:/dev/hvc3 -serial /dev/null";
-    expect(build(serials).line).toBe(
-      whole("-serial pipe:/run/hvc3 -serial pipe:/run/hvc4 -serial file:/dev/hvc3 -serial /dev/null"),
-    );
-  });
-
   test("a TAP device by its descriptor", () => {
     const device = "-device e1000,id=nic1,netdev=net1,mac=00:16:3e:00:00:02";
     const netdev = "-netdev type=tap,id=net1,ifname=vif5.1-emu,br=xenbr0,script=no,downscript=no";
