@@ -23,12 +23,17 @@ export interface SerialPort {
   readonly base: string;
 }
 
-/** Has dom0 read so many bytes of a port; gives how to wait for their hash. */
-async function receive(guest: Guest, port: SerialPort, bytes: number): Promise<() => Promise<string>> {
+/** Has dom0 read so many bytes of a port, or follow what comes slowly; gives how to wait for their hash. */
+async function receive(
+  guest: Guest,
+  port: SerialPort,
+  bytes: number,
+  how: "read" | "follow",
+): Promise<() => Promise<string>> {
   const { host } = guest;
   await host.push(readFileSync(join(import.meta.dirname, "../dom0/port.py")), script);
   const tty = await terminal(guest, port.number);
-  const reader = host.spawn(["python3", script, "read", tty, String(bytes)]);
+  const reader = host.spawn(["python3", script, how, tty, String(bytes)]);
   let read = "";
   await new Promise<void>((resolve) => {
     reader.on("stdout", (chunk) => {
@@ -78,7 +83,7 @@ export function consoleTests(guestOf: () => Guest, out: SerialPort, into: Serial
   it("the console behind a serial port loses no byte of 10 MB to dom0", async () => {
     const guest = guestOf();
     const [size, times] = [1 << 20, 10];
-    const received = await receive(guest, out, size * times);
+    const received = await receive(guest, out, size * times, "read");
     const began = Date.now();
     const all = Array.from({ length: times }, () => "/run/random").join(" ");
     const device = `/dev/hvc${3 + out.number}`;
@@ -107,7 +112,7 @@ export function consoleTests(guestOf: () => Guest, out: SerialPort, into: Serial
         console.log(`${done} KiB ${way} after ${((Date.now() - began) / 1000).toFixed(0)} s`);
       for (let done = 0; done < outKib; ) {
         const kib = Math.min(piece, outKib - done);
-        const received = await receive(guest, out, kib << 10);
+        const received = await receive(guest, out, kib << 10, "follow");
         const command = `portsend ${out.base} ${kib}`;
         const sent = await askGuest(guest, command, /guest: sent \S+ \d+ (\S+)/, hours);
         expect(await received()).toBe(sent);
