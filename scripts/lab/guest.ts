@@ -225,7 +225,8 @@ export class Guest {
 
   /**
    * The first line, of all since `from` (an index into {@link serialLines}), that holds the text or matches.
-   * Rejects after `seconds`, {@link PATIENCE} times, with {@link Timeout}, or with {@link EmulatorFault} if the emulator killed a guest meanwhile.
+   * Rejects after `seconds`, {@link PATIENCE} times, with {@link Timeout}, or with {@link EmulatorFault} if the emulator
+   * killed a guest meanwhile.
    */
   async waitForSerial(wanted: string | RegExp, seconds: number, from = 0): Promise<string> {
     const matches = (line: string): boolean =>
