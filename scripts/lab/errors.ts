@@ -8,6 +8,7 @@
  *         HostCrash          Xen or dom0 panicked for another reason, or QEMU exited
  *         HostStall          nothing was heard from dom0 for too long
  *       RemoteFailure        a command in dom0 ended with another status than 0
+ *       CreateFailure        `xl create` failed; `stubdomLog` is what the stub domain had said by then
  *       Timeout              a command or an awaited line took too long; the host itself answers
  */
 
@@ -49,6 +50,17 @@ export class RemoteFailure extends LabError {
     readonly stderr: string,
   ) {
     super(`in dom0: ${command}: exit status ${status}\n${stderr.trim() || stdout.trim()}`);
+  }
+}
+
+export class CreateFailure extends LabError {
+  override readonly name = "CreateFailure";
+
+  constructor(
+    message: string,
+    readonly stubdomLog: string,
+  ) {
+    super(message);
   }
 }
 

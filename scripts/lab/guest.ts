@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
 import type { RemoteProcess } from "./channel.ts";
 import { dealtWithFaults, keepFault } from "./emulator-faults.ts";
-import { EmulatorFault, LabError, RemoteFailure, Timeout } from "./errors.ts";
+import { CreateFailure, EmulatorFault, LabError, RemoteFailure, Timeout } from "./errors.ts";
 import { PATIENCE } from "./patience.ts";
 import { lineSplitter, type XenHost } from "./xen-host.ts";
 import { parseXenstoreLs } from "./xenstore-ls.ts";
@@ -96,13 +96,29 @@ export async function createGuest(host: XenHost, options: GuestOptions): Promise
   } catch (error) {
     if (!(error instanceof RemoteFailure)) throw error;
     const log = await dmLog(host, options.name);
-    throw new LabError(
+    throw new CreateFailure(
       `${error.message}\n${emulatorSays(host)}/var/log/xen/qemu-dm-${options.name}.log:\n${log}`,
+      log,
     );
   }
   // MiniOS has no settings of ours, but is a stub domain as well.
   const stubdom = options.stubdom !== false || options.extra?.device_model_stubdomain_override === true;
   return new Guest(host, options.name, Date.now() - began, stubdom, options.onSerial);
+}
+
+/**
+ * Creates a guest, and once more if libxl gave up before its stub domain had said a word: dom0's own part of it, hotplug
+ * scripts and a QEMU for the stub domain, has the same 30 s, and on a slow machine may need all of them.
+ */
+async function createPatiently(host: XenHost, options: GuestOptions): Promise<Guest> {
+  try {
+    return await createGuest(host, options);
+  } catch (error) {
+    if (!(error instanceof CreateFailure) || error.stubdomLog !== "" || options.stubdom === false)
+      throw error;
+    console.warn(`${error.message}\nThe stub domain of ${options.name} had not run yet: once more.`);
+    return createGuest(host, options);
+  }
 }
 
 /**
@@ -118,7 +134,7 @@ export async function bootGuest(
 ): Promise<Guest> {
   const { name } = options;
   for (let again = false; ; again = true) {
-    const guest = await createGuest(host, options);
+    const guest = await createPatiently(host, options);
     onCreated();
     try {
       await guest.waitForSerial(wanted, seconds);
