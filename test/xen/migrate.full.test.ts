@@ -4,14 +4,14 @@
  */
 
 import { createSocket } from "node:dgram";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { createGuest, Guest, installStubdom } from "../../scripts/lab/guest.ts";
 import { helperLog, installHelper, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { expectNoLeaks, expectWorking, prepareNetwork, workingDisk } from "./save-support.ts";
+import { expectNoLeaks, expectWorking, prepareNetwork, steadyClock, workingDisk } from "./save-support.ts";
 
 const trips = 5;
 const port = 7001;
@@ -22,8 +22,6 @@ interface Side {
   readonly address: string;
 }
 
-/** Bytes of the guest's disk, which the machines must know before there is a host to make it for. */
-const diskSize = 16 << 20;
 const directory = mkdtempSync(join(tmpdir(), "stubdom-migrate-"));
 /** All that run, also when one of them did not come up. */
 const hosts: LabHost[] = [];
@@ -35,7 +33,7 @@ let there: Side;
 
 beforeAll(async () => {
   const disks = { boot: join(directory, "boot.img"), data: join(directory, "data.img") };
-  writeFileSync(disks.boot, Buffer.alloc(diskSize));
+  copyFileSync(await workingDisk(), disks.boot);
   writeFileSync(disks.data, Buffer.alloc(2 << 20));
   const ports = [await freePort(), await freePort()] as const;
   sides = await Promise.all([
@@ -45,9 +43,6 @@ beforeAll(async () => {
   const [first, second] = sides;
   if (first === undefined || second === undefined) throw new Error("two hosts were to be started");
   [here, there] = [first, second];
-  const boot = readFileSync(await workingDisk(first.host));
-  expect(boot.length).toBe(diskSize);
-  writeFileSync(disks.boot, boot);
   await here.host.run(["ping", "-c", "3", "-W", "5", there.address]);
   guest = await createGuest(here.host, {
     name: "mover",
@@ -56,7 +51,7 @@ beforeAll(async () => {
       { vdev: "hdb", target: await diskOf(here, "data"), backend: "phy" },
     ],
     nics: [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0", model: "e1000" }],
-    extra: { hdtype: "ahci" },
+    extra: { hdtype: "ahci", ...steadyClock },
     timeout: 300,
   });
   // xl takes the names of the disks along: they must be the same on both sides.
