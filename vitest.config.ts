@@ -27,7 +27,8 @@ export default defineConfig({
         },
       },
       // Real time matters on the emulated host, and one fills the two cores that there may be. What is there to
-      // measure time has them for itself; of other files two at a time take less long than one after the other.
+      // measure time has them for itself; of other files two at a time take less long than one after the other
+      // (scripts/test has one at a time where the machine is slow).
       {
         test: {
           ...onXen,

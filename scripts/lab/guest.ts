@@ -114,8 +114,8 @@ async function createPatiently(host: XenHost, options: GuestOptions): Promise<Gu
   try {
     return await createGuest(host, options);
   } catch (error) {
-    if (!(error instanceof CreateFailure) || error.stubdomLog !== "" || options.stubdom === false)
-      throw error;
+    const tooLate = error instanceof CreateFailure && error.message.includes("startup timed out");
+    if (!tooLate || error.stubdomLog !== "") throw error;
     console.warn(`${error.message}\nThe stub domain of ${options.name} had not run yet: once more.`);
     return createGuest(host, options);
   }
