@@ -1,5 +1,6 @@
 import type { Argv } from "yargs";
 import Yargs from "yargs/browser";
+import { printable } from "../log/format.ts";
 import type { Platform } from "../platform/port.ts";
 import { version } from "../version.ts";
 import type { Command, CommandGroup } from "./command.ts";
@@ -47,7 +48,7 @@ export async function runCli(platform: Platform, args: readonly string[]): Promi
   yargs.fail((message, error) => {
     // What was told already comes by once more as the command's own failure.
     if (exitStatus !== 0) return;
-    console.error(`stubdom: ${message ?? error.message}`);
+    console.error(`stubdom: ${message ?? printable(error.message)}`);
     // With words of its own yargs complains of the usage; without, a command has failed.
     exitStatus = message ? 2 : 1;
   });

@@ -1,4 +1,5 @@
 import type { Argv } from "yargs";
+import { printable } from "../log/format.ts";
 import type { Platform } from "../platform/port.ts";
 
 /** One command of the command line: what yargs needs to offer it, and what it does. */
@@ -43,7 +44,8 @@ export function fields(result: unknown): string {
   return table(
     Object.entries(result as object).map(([key, value]) => [
       key,
-      typeof value === "string" ? value : JSON.stringify(value),
+      // Much of it is what guests and QEMU say, and goes to root's terminal.
+      typeof value === "string" ? printable(value) : JSON.stringify(value),
     ]),
   );
 }

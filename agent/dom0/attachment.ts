@@ -100,7 +100,11 @@ export async function attachDisk(
  * Takes the state disk away: asks both ends to close, waits, and removes the nodes. A frontend that does not
  * close, because its domain is hostile or gone, does not keep it. Does nothing where there is no disk.
  */
-export async function detachDisk(xenstore: XenstoreClient, domid: number, log: Logger): Promise<void> {
+export async function detachDisk(
+  xenstore: XenstoreClient,
+  domid: number,
+  log: Pick<Logger, "warn">,
+): Promise<void> {
   const { front, back, libxl } = nodesOf(domid);
   // All came together, these two are dom0's alone, and the one under /libxl goes last, unless libxl removes it.
   const left = await Promise.all([back, libxl].map((node) => xenstore.tryRead(node)));

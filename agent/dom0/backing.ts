@@ -188,7 +188,8 @@ class DeviceBacking implements Backing {
     private readonly closed: () => void,
   ) {
     // Direct: the backend writes past the page cache, which would show what was there before.
-    const fd = platform.descriptors.open(path, { access: "read-write", direct: true });
+    // Exclusive: what is mounted, or somebody's physical volume, is refused, and not cleared. A backend's own use is no hindrance.
+    const fd = platform.descriptors.open(path, { access: "read-write", direct: true, exclusive: true });
     try {
       const { major, minor } = platform.storage.deviceNumber(fd);
       this.major = major;

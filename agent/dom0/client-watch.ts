@@ -14,6 +14,7 @@ import {
 } from "../savestate/protocol.ts";
 import type { Watch } from "../xenstore/client.ts";
 import { detachDisk, removeIfThere } from "./attachment.ts";
+import { FairShare } from "./fair-share.ts";
 import { type HelperContext, Session, serves } from "./session.ts";
 
 /** How often a helper at work says so, in milliseconds; stub domains give it five times that. */
@@ -43,6 +44,7 @@ export class ClientWatch {
   #again = false;
   #stopped = false;
   #nextLook = 0;
+  readonly #share = new FairShare();
   #windowStart = 0;
   #events = 0;
   #floods = 0;
@@ -153,6 +155,7 @@ export class ClientWatch {
 
   async #look(): Promise<void> {
     const { xenstore, platform } = this.context;
+    const began = platform.clock.now();
     this.#busy = true;
     let wait = pace;
     try {
@@ -170,7 +173,8 @@ export class ClientWatch {
       this.#number = error.number;
     } finally {
       this.#busy = false;
-      this.#nextLook = platform.clock.now() + wait;
+      const now = platform.clock.now();
+      this.#nextLook = now + Math.max(wait, this.#share.rest(now, now - began));
       if (this.#again) this.#schedule();
     }
   }

@@ -3,7 +3,7 @@ import type { Platform } from "../platform/port.ts";
 import { helperHome } from "../savestate/protocol.ts";
 import { version } from "../version.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
-import { removeIfThere } from "./attachment.ts";
+import { detachDisk, removeIfThere } from "./attachment.ts";
 import { BackendQemu } from "./backend-qemu.ts";
 import { BackingPool } from "./backing.ts";
 import { BackendCdDrives, QmpCdBackend } from "./cd-drives.ts";
@@ -67,6 +67,7 @@ export class Helper {
     await this.xenstore.write(helperHome, version);
     await this.xenstore.setPermissions(helperHome, [{ domid: 0, access: "none" }]);
     await this.#removeStale();
+    await this.#takeBack();
     const look = () => {
       this.#rescan = this.#rescan.then(() => this.#scan()).catch(this.lost);
     };
@@ -102,6 +103,12 @@ export class Helper {
     const known = await this.xenstore.tryDirectory(helperHome);
     for (const name of known)
       if (!alive.has(name)) await removeIfThere(this.xenstore, `${helperHome}/${name}`);
+  }
+
+  /** Before anybody is served: a block device that an earlier helper gave away is nobody else's until it has been let go of. */
+  async #takeBack(): Promise<void> {
+    const names = await this.xenstore.directory("/local/domain");
+    await Promise.all(names.map((name) => detachDisk(this.xenstore, Number(name), this.log)));
   }
 
   async #scan(): Promise<void> {

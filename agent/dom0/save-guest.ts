@@ -10,6 +10,7 @@ import { readStateFile, writeStateFile } from "./state-file.ts";
 import { connectXenstore, findDomain } from "./xenstore.ts";
 
 const greetingDeadline = 10_000;
+const flushDeadline = 120_000;
 const saveDeadline = 600_000;
 
 export interface SavedGuest {
@@ -73,13 +74,15 @@ async function saveDevices(
   try {
     await qmp.handshake(greetingDeadline);
     const qemuVersion = versionText(await qmp.execute("query-version"));
-    await qmp.execute("stop");
     try {
+      // Waits for what is under way on the guest's disks, and flushes them.
+      await qmp.execute("stop", {}, flushDeadline);
       toolstack.throwIfInterrupted();
       asked = true;
       await qmp.execute("xen-save-devices-state", { filename: raw, live: false }, saveDeadline);
     } finally {
-      await qmp.execute("cont");
+      // Also where `stop` did not answer: QEMU may do it yet.
+      await qmp.execute("cont", {}, flushDeadline);
     }
     toolstack.throwIfInterrupted();
     return await writeStateFile(platform, file, { uuid, qemuVersion }, async (writer) => {
@@ -95,7 +98,7 @@ async function saveDevices(
 function versionText(answer: JsonValue): string {
   if (!isJsonObject(answer) || !isJsonObject(answer.qemu)) return "";
   const { major, minor, micro } = answer.qemu;
-  return [major, minor, micro].map(String).join(".");
+  return [major, minor, micro].map((part) => (typeof part === "number" ? part : "?")).join(".");
 }
 
 /**
@@ -133,6 +136,7 @@ class Toolstack {
       argv: [this.#program, ...args],
       env: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
       descriptors: [null, 1, 2],
+      newSession: true, // a terminal's signals would end it in the middle
     });
     const { code, signal } = await ended;
     if (code !== 0) throw new TransferError(`xl ${args.join(" ")}: exit status ${code ?? signal}`);

@@ -38,6 +38,9 @@ export class Session {
   #idle: Timer | undefined;
   #last: Promise<void> = Promise.resolve();
   readonly #budget: LogBudget;
+  readonly #sparing: Pick<Logger, "warn"> = {
+    warn: (about, text) => this.#tell("warn", about, text),
+  };
 
   constructor(
     private readonly context: HelperContext,
@@ -76,19 +79,25 @@ export class Session {
     const { log, platform, settings } = this.context;
     const began = platform.clock.now();
     const name = `domain ${this.domid}: ${request.verb}`;
-    this.#idle?.cancel();
+    // Who asks for no more than there is does not use the disk: it would keep others from one for as long as it lives.
+    const uses = request.verb !== "grow" || request.bytes > this.status.bytes;
+    if (uses) this.#idle?.cancel();
     try {
       const reply = await this.#carryOut(request);
-      this.#tell("info", request, `${name}: ${words(reply)}, ${Math.round(platform.clock.now() - began)} ms`);
+      this.#tell(
+        "info",
+        { request },
+        `${name}: ${words(reply)}, ${Math.round(platform.clock.now() - began)} ms`,
+      );
       return reply;
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      this.#tell("warn", request, `${name} failed: ${reason}`);
+      this.#tell("warn", { request }, `${name} failed: ${reason}`);
       await this.#drop();
       // What is no StateError names files of dom0, which are no business of a stub domain.
       return { outcome: "refused", reason: error instanceof StateError ? reason : "dom0's log says why" };
     } finally {
-      if (this.#disk !== undefined) {
+      if (uses && this.#disk !== undefined) {
         this.#idle = platform.clock.setTimer(settings.idleLimit, () => {
           log.warn({}, `domain ${this.domid}: its state disk was left unused: it is taken away`);
           void this.close();
@@ -97,10 +106,10 @@ export class Session {
     }
   }
 
-  #tell(level: "info" | "warn", request: Request, text: string): void {
+  #tell(level: "info" | "warn", about: object, text: string): void {
     const { log } = this.context;
     const left = this.#budget.take();
-    log[left === "none" ? "debug" : level]({ request }, text);
+    log[left === "none" ? "debug" : level](about, text);
     if (left === "last")
       log.warn(
         {},
@@ -114,7 +123,7 @@ export class Session {
     this.#disk = undefined;
     if (disk === undefined) return;
     try {
-      await detachDisk(this.context.xenstore, this.domid, this.context.log);
+      await detachDisk(this.context.xenstore, this.domid, this.#sparing);
     } catch (error) {
       this.context.log.error({}, `domain ${this.domid}: state disk not detached: ${String(error)}`);
     } finally {
@@ -141,10 +150,10 @@ export class Session {
   }
 
   async #attach(use: "save" | "restore", backing: Backing): Promise<Reply> {
-    const { xenstore, log } = this.context;
+    const { xenstore } = this.context;
     // One that an earlier helper left behind.
     try {
-      await detachDisk(xenstore, this.domid, log);
+      await detachDisk(xenstore, this.domid, this.#sparing);
       this.#disk = { backing, use };
     } catch (error) {
       backing.close();
@@ -173,10 +182,10 @@ export class Session {
   }
 
   async #commit(bytes: number): Promise<Reply> {
-    const { platform, settings, pool, xenstore, log } = this.context;
+    const { platform, settings, pool, xenstore } = this.context;
     const { store } = this.#diskFor("save");
     // Detached first: what is verified then cannot change any more.
-    await detachDisk(xenstore, this.domid, log);
+    await detachDisk(xenstore, this.domid, this.#sparing);
     const placed = await placeState(platform, settings, pool, store, this.target, bytes);
     await this.#drop();
     // libxl removes a dead guest's file once, after its nodes: what came later is ours to remove.

@@ -3,7 +3,7 @@ import type { DescriptorStore } from "../savestate/descriptor-store.ts";
 import { DiskWriter, isRawQemu, openDisk, type StateMeta } from "../savestate/disk.ts";
 import { StateFormatError, StateSpaceError, TransferError } from "../savestate/errors.ts";
 import { ExtentReader } from "../savestate/extent.ts";
-import { checkGuest, pieceAt } from "../savestate/format.ts";
+import { checkGuest, extentSize, firstExtent, pieceAt } from "../savestate/format.ts";
 import { StateSums, tailSize, unchecked } from "../savestate/tail.ts";
 import type { BackingPool } from "./backing.ts";
 import { BareState } from "./bare-state.ts";
@@ -29,7 +29,15 @@ export async function placeState(
 ): Promise<number> {
   const { descriptors, files, storage } = platform;
   const reader = await openDisk(store, storage.hash);
-  const unreserve = pool.reserve(settings.xenDirectory, reader.anchor.size + tailSize(reader.anchor.size));
+  const { size } = reader.anchor;
+  const most = size + tailSize(size);
+  // Refused while the guest can still go on, and not when it is to be restored.
+  if (firstExtent + extentSize(most) > settings.limit) {
+    throw new StateSpaceError(
+      `a state of up to ${size} bytes could not be restored: the limit for one stub domain's disk is ${settings.limit}`,
+    );
+  }
+  const unreserve = pool.reserve(settings.xenDirectory, most, store);
   const unfinished = unfinishedSavePath(settings, target);
   let fd: number | undefined;
   try {

@@ -42,7 +42,7 @@ export interface Clock {
 export interface OpenOptions {
   readonly access: "read" | "write" | "read-write";
   readonly create?: boolean;
-  /** With `create`: fail with EEXIST rather than open what is there. */
+  /** With `create`: fail with EEXIST rather than open what is there. A block device without: with EBUSY if it is mounted or claimed. */
   readonly exclusive?: boolean;
   readonly truncate?: boolean;
   readonly append?: boolean;

@@ -96,6 +96,64 @@ test("a state over the limit is refused, nothing is left, and a smaller one goes
   expect(saved(4)?.length).toBe(1000);
 });
 
+test("a state may take the room that its own disk was granted, which it is written from", async () => {
+  await startHelper();
+  host.freeSpace = 1_200_000;
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(500_000, 1));
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await guest.save();
+  expect(saved(4)?.length).toBe(500_000);
+});
+
+test("a state that fits on its disk, and with its checksums would not when it comes back, is refused", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(settings.limit - 20_000, 1));
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await expect(guest.save()).rejects.toThrow(/could not be restored: the limit .* is 1048576/);
+  expectNothingLeft(5);
+  expect(saved(4)).toBeUndefined();
+});
+
+test("a disk that is only asked to be as large as it is goes when its time is over", async () => {
+  await startHelper({ idleLimit: 4_000 });
+  host.addStubdom(5, 4);
+  const xenstore = host.process(5).connect();
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await xenstore.write(requestNode(5, 4), "1 1 save 1000");
+  await until(() => daemon.get(`${helperHome}/5/answer`)?.includes("attached") === true);
+  for (let i = 2; i < 100 && host.loops.length > 0; i++) {
+    await xenstore.write(requestNode(5, 4), `1 ${i} grow 4096`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  xenstore.close();
+  expectNothingLeft(5);
+});
+
+test("a helper that was restarted gives no disk to anybody before the last one's have been taken back", async () => {
+  const first = await startHelper();
+  host.addStubdom(5, 4);
+  host.addStubdom(9, 8);
+  host.stubborn.add(5);
+  const left = `/local/domain/0/backend/vbd/5/${stateDevice.number}`;
+  await until(() => [5, 9].every((domid) => daemon.get(`${helperHome}/${domid}/answer`) !== undefined));
+  daemon.set(requestNode(5, 4), "1 77 save 1000", 5);
+  await until(() => daemon.get(`${left}/state`) !== undefined);
+  first.process.kill();
+  daemon.set(requestNode(9, 8), "1 1 save 1000", 9);
+  const stood: boolean[] = [];
+  const process = host.process(0);
+  process.onStep = (step) => {
+    if (step === "attach loop") stood.push(daemon.get(left) !== undefined);
+  };
+  const helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
+  running.push({ helper, process });
+  await helper.start();
+  await until(() => stood.length > 0);
+  expect(stood).toEqual([false]);
+}, 20_000);
+
 test("QEMU that dies in the middle: a failure, and nothing left", async () => {
   await startHelper();
   host.addStubdom(5, 4);

@@ -1,0 +1,17 @@
+import { expect, test } from "vitest";
+import { FairShare } from "../../../agent/dom0/fair-share.ts";
+
+test("an ordinary save waits for nothing", () => {
+  const share = new FairShare();
+  const rests = [100, 30, 30, 2500].map((took, i) => share.rest(1000 * i, took));
+  expect(rests).toEqual([0, 0, 0, 0]);
+});
+
+test("who has had ten seconds of a minute waits as long again each time, one second at most, until the next", () => {
+  const share = new FairShare();
+  expect(share.rest(10_000, 10_000)).toBe(0);
+  expect(share.rest(10_500, 500)).toBe(500);
+  expect(share.rest(20_000, 9_000)).toBe(1_000);
+  expect(share.rest(70_000, 500)).toBe(500);
+  expect(share.rest(70_001, 500)).toBe(0);
+});
