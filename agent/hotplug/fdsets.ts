@@ -6,6 +6,12 @@ import type { QmpClient } from "../qmp/client.ts";
 import { QmpCommandError, QmpFramingError } from "../qmp/errors.ts";
 import { isJsonObject, type JsonValue } from "../qmp/json.ts";
 
+/**
+ * How long QEMU may take for one command, in milliseconds: libxl looks for a set for 40 s, and a QEMU that is held up meanwhile, by a
+ * disk of dom0's perhaps, still takes what it is given.
+ */
+const patience = 40_000;
+
 export type Qmp = Pick<QmpClient, "execute" | "executeWith">;
 
 /**
@@ -36,12 +42,12 @@ export function setsWith(opaque: string, answer: JsonValue): number[] {
 }
 
 export async function findSets(qmp: Qmp, opaque: string): Promise<number[]> {
-  return setsWith(opaque, await qmp.execute("query-fdsets"));
+  return setsWith(opaque, await qmp.execute("query-fdsets", {}, patience));
 }
 
 /** Adds a copy of `descriptor` as a set of its own; the caller's stays open. @returns the set's number */
 export async function addSet(qmp: Qmp, descriptor: number, opaque: string): Promise<number> {
-  const answer = await qmp.executeWith(descriptor, "add-fd", { opaque });
+  const answer = await qmp.executeWith(descriptor, "add-fd", { opaque }, patience);
   const id = isJsonObject(answer) ? answer["fdset-id"] : undefined;
   if (typeof id !== "number") throw new QmpFramingError("add-fd: the answer has no fdset-id");
   return id;
@@ -50,7 +56,7 @@ export async function addSet(qmp: Qmp, descriptor: number, opaque: string): Prom
 /** Takes a set away; one that somebody else has taken away meanwhile is no error. */
 export async function removeSet(qmp: Qmp, id: number): Promise<void> {
   try {
-    await qmp.execute("remove-fd", { "fdset-id": id });
+    await qmp.execute("remove-fd", { "fdset-id": id }, patience);
   } catch (error) {
     if (!(error instanceof QmpCommandError)) throw error;
   }

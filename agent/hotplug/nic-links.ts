@@ -6,6 +6,9 @@
  * domain), and without what is here frames would go on through the other. The same holds where the stub
  * domain's own vif goes: the guest then sees a cable that is pulled, and not a network that says nothing.
  *
+ * QEMU keeps the NIC itself, and it is in the state that QEMU saves; libxl saves the guest's configuration without
+ * it, and no QEMU that is started by that takes the state. So a guest that has such a NIC is not saved.
+ *
  * An emulated NIC does not come back with `xl network-attach`, as it does not with QEMU in dom0: that gives the
  * guest a PV one.
  */
@@ -13,7 +16,9 @@ import { BadNode } from "../frontends/errors.ts";
 import type { Joint } from "../frontends/net/joint.ts";
 import { readBackend } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
-import { QmpCommandError, QmpConnectionClosed } from "../qmp/errors.ts";
+import { QmpCommandError, QmpConnectionClosed, QmpFramingError } from "../qmp/errors.ts";
+import { isJsonObject } from "../qmp/json.ts";
+import type { CommandHandler } from "../qmp/proxy.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
 import type { Qmp } from "./fdsets.ts";
@@ -41,13 +46,33 @@ export interface NicContext {
 export class NicLinks {
   readonly #links: readonly Link[];
 
-  constructor(context: NicContext) {
+  constructor(private readonly context: NicContext) {
     this.#links = context.nics.map((nic) => new Link(context, nic));
   }
 
   /** Sets a watch for each NIC. Throws {@link XenstoreFailure}. */
   async follow(): Promise<void> {
     await Promise.all(this.#links.map((link) => link.follow()));
+  }
+
+  /** For the QMP proxy: the command, unless the state would hold a NIC that libxl does not know any more. */
+  unlessDetached(command: string, handler: CommandHandler): CommandHandler {
+    return async (args) => {
+      const detached = this.#links.filter((link) => link.detached);
+      const kept = detached.length === 0 ? [] : await this.#emulated();
+      const names = detached.filter(({ device }) => kept.includes(device)).map(({ label }) => label);
+      if (names.length === 0) return handler(args);
+      const text = `${names.join(", ")}: detached in dom0, and the guest has it emulated still, so that it could not be restored; shut the guest down instead`;
+      this.context.log.error({}, `${command}: ${text}`);
+      throw new QmpCommandError(command, "GenericError", text);
+    };
+  }
+
+  /** QEMU's ids of the devices that it was given on its command line, but for those that a guest's PV drivers have unplugged. */
+  async #emulated(): Promise<readonly string[]> {
+    const answer = await this.context.qmp.execute("qom-list", { path: "/machine/peripheral" });
+    if (!Array.isArray(answer)) throw new QmpFramingError("qom-list: the answer is no list");
+    return answer.flatMap((item) => (isJsonObject(item) && typeof item.name === "string" ? item.name : []));
   }
 
   /** Idempotent. The joints stay as they are. */
@@ -63,6 +88,7 @@ class Link {
   /** libxl attaches the guest's vifs only once QEMU runs: what was never there was not detached. */
   #attached = false;
   #down = false;
+  #detached = false;
   #stopped = false;
   readonly #looks = new Looks(() => this.#look());
 
@@ -71,6 +97,21 @@ class Link {
     private readonly nic: JoinedNic,
   ) {
     void nic.joint.ended.then(() => this.#takeDown(undefined));
+  }
+
+  /** Whether dom0 has taken the guest's NIC away: libxl knows no such NIC of the guest any more. */
+  get detached(): boolean {
+    return this.#detached;
+  }
+
+  /** QEMU's id of the emulated NIC, which libxl chooses so (tools/libs/light/libxl_dm.c). */
+  get device(): string {
+    return `nic${this.nic.joint.nic.devid}`;
+  }
+
+  get label(): string {
+    const { devid, mac } = this.nic.joint.nic;
+    return `NIC ${devid} (${mac})`;
   }
 
   async follow(): Promise<void> {
@@ -87,7 +128,7 @@ class Link {
     // Of the backend's nodes this one: netback writes its state whenever the guest writes its own.
     const watch = await this.context.store.watch(`${this.#path}/online`, () => void this.#looks.take());
     this.#watch = watch;
-    if (this.#stopped || this.#down) this.#unwatch();
+    if (this.#stopped || this.#detached) this.#unwatch();
   }
 
   /** The watch goes with the connection: taking it back waits for xenstored, which may be why everything ends. */
@@ -100,11 +141,15 @@ class Link {
   }
 
   async #look(): Promise<void> {
-    if (this.#down || this.#stopped) return;
+    if (this.#detached || this.#stopped) return;
     try {
       // libxl writes 0 first, and then removes it all.
       if ((await this.#online()) === "1") this.#attached = true;
-      else if (this.#attached) await this.#takeDown("it was detached in dom0");
+      else if (this.#attached) {
+        this.#detached = true;
+        this.#unwatch();
+        await this.#takeDown("it was detached in dom0");
+      }
     } catch (error) {
       this.context.log.debug({}, `NIC ${this.nic.joint.nic.devid}: ${String(error)}`);
     }
@@ -124,16 +169,17 @@ class Link {
   async #takeDown(why: string | undefined): Promise<void> {
     if (this.#down || this.#stopped) return;
     this.#down = true;
-    this.#unwatch();
-    const { nic, netdev, joint } = { ...this.nic, nic: this.nic.joint.nic };
-    const label = `NIC ${nic.devid} (${nic.mac})`;
+    const { netdev, joint } = this.nic;
     if (why !== undefined) {
-      this.context.log.warn({ nic: nic.devid }, `${label}: ${why}, the guest's emulated link goes down`);
+      this.context.log.warn(
+        { nic: joint.nic.devid },
+        `${this.label}: ${why}, the guest's emulated link goes down`,
+      );
     }
-    await Promise.all([joint.tearDown(), this.#pullCable(label, netdev)]);
+    await Promise.all([joint.tearDown(), this.#pullCable(netdev)]);
   }
 
-  async #pullCable(label: string, netdev: string): Promise<void> {
+  async #pullCable(netdev: string): Promise<void> {
     try {
       await this.context.qmp.execute("set_link", { name: netdev, up: false });
     } catch (error) {
@@ -141,7 +187,7 @@ class Link {
       if (error instanceof QmpCommandError && error.errorClass === "DeviceNotFound") return;
       if (this.#stopped || error instanceof QmpConnectionClosed) return;
       this.context.complain(
-        `${label}: no frame passes any more, but the guest may still see a link: ${String(error)}; set it down in the guest`,
+        `${this.label}: no frame passes any more, but the guest may still see a link: ${String(error)}; set it down in the guest`,
       );
     }
   }

@@ -48,6 +48,7 @@ export interface ServingContext {
 
 export class Serving {
   readonly #diskErrors: DiskErrors;
+  readonly #nics: NicLinks;
   /** What follows devices that come and go. */
   readonly #followers: readonly { follow(): Promise<void>; stop(): void }[];
   #screen: Screen | undefined;
@@ -66,13 +67,14 @@ export class Serving {
     });
     const cds = found.disks.filter(({ cdrom }) => cdrom);
     const nics = joints.map((joint, i) => ({ joint, netdev: dm.nics[i]?.netdev ?? "" }));
+    this.#nics = new NicLinks({ store, qmp, log, target: state.target, nics, complain });
     this.#followers = [
       new CdDrives({
         ...{ platform, store, qmp, log, complain },
         deadline: config.frontendDeadline,
         started: cds.map(({ id }) => id),
       }),
-      new NicLinks({ store, qmp, log, target: state.target, nics, complain }),
+      this.#nics,
     ];
   }
 
@@ -124,7 +126,8 @@ export class Serving {
     const { platform, log, state, passthrough, qmp } = this.context;
     const save = "xen-save-devices-state";
     const saver = new StateSaver(state, qmp);
-    const takeOver = new Map([[save, passthrough.unlessAssigned(save, saver.handler)]]);
+    const handler = this.#nics.unlessDetached(save, saver.handler);
+    const takeOver = new Map([[save, passthrough.unlessAssigned(save, handler)]]);
     const gates = new Map([["device_add", passthrough.beforeDeviceAdd]]);
     const connect = () => {
       this.context.busy();

@@ -36,6 +36,8 @@ export interface QemuCommandLine {
  *                             joins it to the right vif; QEMU may neither open it nor run a script
  *   -drive file=/dev/...      cache= by cache.direct= and aio= of the configuration; discard=unmap unless
  *                             read-only, so that what the backend offers reaches the guest
+ *   -serial /dev/hvc...       pipe: before it: as a terminal QEMU would ask it for modem lines, which a console
+ *                             has not, and the guest would wait for a CTS that never comes
  *   -incoming $STUBDOM_...    the placeholder by where the agent has the state
  *   -no-acpi                  -machine acpi=off: QEMU 9 dropped the option, libxl 4.20 still gives it
  * left out
@@ -73,6 +75,7 @@ interface Build {
 const rules: Readonly<Record<string, Rule>> = {
   netdev: tapByDescriptor,
   drive: hostDevice,
+  serial: ({ value }) => (value.startsWith("/dev/hvc") ? ["-serial", `pipe:${value}`] : null),
   incoming: incomingState,
   "no-acpi": () => ["-machine", "acpi=off"],
   chardev: (option, build) => {

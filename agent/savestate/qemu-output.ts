@@ -1,4 +1,4 @@
-import type { Platform } from "../platform/port.ts";
+import type { Platform, Timer } from "../platform/port.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { JsonObject } from "../qmp/json.ts";
 import { TransferError } from "./errors.ts";
@@ -9,6 +9,8 @@ const fifo = "/run/state.fifo";
 const pipeSize = 128 * 1024;
 /** QEMU saves in one go; for so long without a byte, it hangs. */
 const stallDeadline = 30_000;
+/** For its answer, once it has nothing left to write, or nobody left to write to: it flushes the guest's disks before. */
+const answerDeadline = 60_000;
 /** The command as a whole; how far it has come is what {@link stallDeadline} is for. */
 const commandDeadline = 600_000;
 
@@ -26,7 +28,7 @@ export interface StateSink {
  *
  * @param args of `xen-save-devices-state`, but for the file name
  * @throws QmpError when QEMU fails, TransferError when it hangs, or what `sink` throws; QEMU has answered by
- * then, unless it is it that hangs
+ * then, unless it hangs
  */
 export async function saveThroughFifo(
   platform: Platform,
@@ -52,13 +54,31 @@ export async function saveThroughFifo(
     } catch (error) {
       // Without a reader, QEMU's write fails and its command ends: it must not be left in the middle.
       input.close();
-      await command.catch(() => {});
+      await answered(platform, command).catch(() => {});
       throw error;
     }
-    await command;
+    await answered(platform, command);
   } finally {
     input.close();
     files.remove(fifo);
+  }
+}
+
+/** The answer, or an error when there is none in {@link answerDeadline}: a later one concerns nobody. */
+async function answered(platform: Platform, command: Promise<unknown>): Promise<void> {
+  let late: Timer | undefined;
+  const silence = new Promise<never>((_, reject) => {
+    const seconds = answerDeadline / 1000;
+    late = platform.clock.setTimer(answerDeadline, () =>
+      reject(
+        new TransferError(`QEMU has written its state, or given up, and has not said so for ${seconds} s`),
+      ),
+    );
+  });
+  try {
+    await Promise.race([command, silence]);
+  } finally {
+    late?.cancel();
   }
 }
 

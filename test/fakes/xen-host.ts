@@ -476,6 +476,9 @@ export class FakeXenHost {
 
 /** A QEMU that has a state to save. */
 export class FakeSavingQemu {
+  /** Writes its state, and never says so. */
+  silent = false;
+
   constructor(
     private readonly process: FakeProcess,
     public state: Uint8Array,
@@ -500,6 +503,7 @@ export class FakeSavingQemu {
     }
     fifo.writerGone = true;
     fifo.readable?.();
+    if (this.silent) await new Promise(() => {});
     return {};
   }
 }

@@ -98,6 +98,11 @@ describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => 
     expect(stdout.split("\n")).toEqual([String(2 << 10), `${sent}  -`, ""]);
   });
 
+  it("has its serial ports' modem lines up, as with QEMU in dom0: nothing waits for a CTS", async () => {
+    const line = "sed -n 's/^2: /guest: port /p' /proc/tty/driver/serial";
+    expect(await askGuest(guest, line, /guest: port (.*)/)).toMatch(/16550A .*CTS.*DSR.*CD/);
+  });
+
   it("is not disturbed by a PV disk that comes and goes: it is the guest's alone", async () => {
     const stubdom = await guest.stubdomId();
     const disks = () => host.run(`xenstore-list /local/domain/${stubdom}/device/vbd`);
@@ -122,6 +127,16 @@ describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => 
     const lost = await host.run(`ping -c 3 -i 0.3 -W 2 ${ownOf(1)}`, { accept: "any" });
     expect(lost.stdout).toContain(" 0 received");
     expect(await link(0)).toBe("up");
+    expect((await host.run(`ping -c 3 -i 0.3 -W 20 ${ownOf(0)}`)).stdout).toContain(" 3 received");
+  });
+
+  it("is not saved with the NIC that libxl does not know any more, and goes on", async () => {
+    const save = await host.run(["xl", "save", guest.name, "/root/matrix/saved"], {
+      timeout: 120,
+      accept: "any",
+    });
+    expect(save.status, save.stderr).not.toBe(0);
+    expect(await guest.qemuDmLog()).toMatch(/ error .*NIC 1 \(00:16:3e:00:00:11\): detached in dom0/);
     expect((await host.run(`ping -c 3 -i 0.3 -W 20 ${ownOf(0)}`)).stdout).toContain(" 3 received");
   });
 });

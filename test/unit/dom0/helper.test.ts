@@ -165,6 +165,20 @@ test("QEMU that dies in the middle: a failure, and nothing left", async () => {
   expect(saved(4)).toBeUndefined();
 });
 
+test("QEMU that has written its state and never says so: a failure after a minute, and nothing left", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  guest.qemu.silent = true;
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  await expect(guest.save()).rejects.toThrow(/has not said so for 60 s/);
+  await until(() => host.loops.length === 0);
+  expectNothingLeft(5);
+  guest.qemu.silent = false;
+  await guest.save();
+  expect(saved(4)?.length).toBe(1000);
+}, 20_000);
+
 test("what was asked of an earlier helper is not done again by the next", async () => {
   const first = await startHelper();
   host.addStubdom(5, 4);

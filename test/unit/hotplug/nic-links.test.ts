@@ -42,6 +42,8 @@ let commands: string[];
 let warnings: string[];
 let complaints: string[];
 let refusal: Error | undefined;
+/** What QEMU has, by its ids. */
+let emulated: string[];
 let links: NicLinks;
 
 async function quiet(): Promise<void> {
@@ -74,13 +76,14 @@ beforeEach(async () => {
   warnings = [];
   complaints = [];
   refusal = undefined;
+  emulated = ["nic0", "nic1"];
   links = new NicLinks({
     store: new XenstoreClient(daemon.connect(stubdomId), new FakeClock()),
     qmp: {
       execute: async (command, args) => {
         commands.push(`${command} ${JSON.stringify(args)}`);
         if (refusal !== undefined) throw refusal;
-        return {};
+        return command === "qom-list" ? emulated.map((name) => ({ name, type: "child<e1000>" })) : {};
       },
     },
     log: { ...silentLogger, warn: (_, line) => void warnings.push(line) },
@@ -161,4 +164,31 @@ test("at the end nothing is asked of xenstored, which may be stuck, and joints t
   joints[0]?.end();
   await quiet();
   expect([commands, daemon.watchCount]).toEqual([[], joints.length]);
+});
+
+describe("a guest is saved", () => {
+  const save = () => links.unlessDetached("xen-save-devices-state", async () => ({ saved: true }))({});
+
+  test("with all its NICs, and with one that only the stub domain has lost, without a question", async () => {
+    await attach(0);
+    joints[1]?.end();
+    await quiet();
+    expect(await save()).toEqual({ saved: true });
+    expect(commands).toEqual([down("net1")]);
+  });
+
+  test("not while one that was detached is emulated still: no QEMU would take that state", async () => {
+    await attach(0);
+    await attach(1);
+    // Its joint first, as it goes with the stub domain's own vif.
+    joints[1]?.end();
+    await quiet();
+    daemon.remove(backend(1));
+    await quiet();
+    await expect(save()).rejects.toThrow(
+      /NIC 1 \(00:16:3e:00:00:01\): detached in dom0, .* shut the guest down/,
+    );
+    emulated = ["nic0", "ide-768"];
+    expect(await save()).toEqual({ saved: true });
+  });
 });

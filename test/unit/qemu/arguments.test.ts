@@ -28,7 +28,7 @@ const whole = (middle: string) => `${before}${middle && ` ${middle}`} -audio non
 describe("what is left as it is", () => {
   test.each([
     "",
-    "-display none -serial /dev/hvc3 -name g -k de -usb -usbdevice tablet -net none -m 56",
+    "-display none -serial null -name g -k de -usb -usbdevice tablet -net none -m 56",
     "-machine xenfv,suppress-vmdesc=on -device VGA,vgamem_mb=16 -boot order=cda -smp 1,maxcpus=4",
     "-drive if=none,readonly=on,id=ide-5632 -device ide-cd,id=ide-5632,drive=ide-5632,bus=ide.1,unit=0",
     "-drive file=x.qcow2,format=qcow2,cache=writeback",
@@ -53,6 +53,11 @@ describe("what is left as it is", () => {
     const dm = readDmArguments([...`${base} -name`.split(" ").map(encodeText), name], 5);
     expect(qemuCommandLine(dm, facts).argv).toContainEqual(name);
   });
+});
+
+test("a serial port's console is no terminal to QEMU, which would take its modem lines from there", () => {
+  const { line } = build("-serial /dev/hvc3 -serial /dev/hvc4 -serial pty");
+  expect(line).toBe(whole("-serial pipe:/dev/hvc3 -serial pipe:/dev/hvc4 -serial pty"));
 });
 
 test("with a screen, it is served to the agent, and the layout of the keyboard stays in dom0", () => {
