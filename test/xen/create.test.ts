@@ -35,40 +35,64 @@ describe("plain xl create", () => {
   });
 });
 
-describe("PID 1's own share of the boot", () => {
-  // A fifth is promised, and judged where nothing else runs: beside other hosts one round gave up to 0.49.
-  const most = full ? 0.2 : 0.66;
-  it(`is at most ${most} of what a shell script takes for the same steps`, async () => {
-    const nics = [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0" }];
-    const ramdisk = "/root/shell-stubdom-ramdisk";
-    await host.push(await shellStubdomRamdisk(), ramdisk);
-    const ours: number[] = [];
-    const script: number[] = [];
-    for (let n = 0; n < rounds(1, 3); n++) {
-      const guest = await createGuest(host, { name: `ours${n}`, images: { hda: 4 }, nics });
-      const agent = await guest.agent();
-      ours.push(phase(agent, "qemu-answers") - phase(agent, "init") - Number(agent.waited));
-      await guest.destroy();
+/**
+ * Milliseconds from the start of process 1 to QEMU's, waiting for backends not counted: the agent's, and a shell script's for the
+ * same steps, one after the other on one host.
+ */
+async function bootShare(host: LabHost, times: number): Promise<{ ours: number[]; script: number[] }> {
+  const nics = [{ mac: "00:16:3e:00:00:02", bridge: "xenbr0" }];
+  const ramdisk = "/root/shell-stubdom-ramdisk";
+  await host.push(await shellStubdomRamdisk(), ramdisk);
+  const ours: number[] = [];
+  const script: number[] = [];
+  for (let n = 0; n < times; n++) {
+    const guest = await createGuest(host, { name: `ours${n}`, images: { hda: 4 }, nics });
+    const agent = await guest.agent();
+    ours.push(phase(agent, "qemu-answers") - phase(agent, "init") - Number(agent.waited));
+    await guest.destroy();
 
-      const shell = await createGuest(host, {
-        name: `shell${n}`,
-        images: { hda: 4 },
-        nics,
-        stubdom: { ramdisk, memory: 128, cmdline: `quiet ${SHELL_STUBDOM_CMDLINE}` },
-      });
-      const log = await shell.qemuDmLog();
-      const line = /QEMU after ([\d.]+) s; began ([\d.]+), waited for devices from ([\d.]+) to ([\d.]+)/.exec(
-        log,
-      );
-      const [after, began, from, to] = (line ?? []).slice(1).map(Number);
-      expect(line, log).not.toBeNull();
-      script.push(1000 * ((after ?? 0) - (began ?? 0) - ((to ?? 0) - (from ?? 0))));
-      await shell.destroy();
+    const shell = await createGuest(host, {
+      name: `shell${n}`,
+      images: { hda: 4 },
+      nics,
+      stubdom: { ramdisk, memory: 128, cmdline: `quiet ${SHELL_STUBDOM_CMDLINE}` },
+    });
+    const log = await shell.qemuDmLog();
+    const line = /QEMU after ([\d.]+) s; began ([\d.]+), waited for devices from ([\d.]+) to ([\d.]+)/.exec(
+      log,
+    );
+    const [after, began, from, to] = (line ?? []).slice(1).map(Number);
+    expect(line, log).not.toBeNull();
+    script.push(1000 * ((after ?? 0) - (began ?? 0) - ((to ?? 0) - (from ?? 0))));
+    await shell.destroy();
+  }
+  return { ours, script };
+}
+
+/** The medians' ratio, told. */
+function ratioOf({ ours, script }: { ours: number[]; script: number[] }, unit: string): number {
+  console.log(`agent: ${spread(ours)} ${unit}; shell script: ${spread(script)} ${unit}`);
+  const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+  const ratio = median(ours) / median(script);
+  console.log(`the agent takes ${ratio.toFixed(2)} of the shell script's`);
+  return ratio;
+}
+
+describe("PID 1's own share of the boot", () => {
+  // A fifth is promised, and by the clock it depends on the machine, and on what else it does: 0.19 to 0.26 where nothing
+  // else runs, up to 0.49 in one round beside other hosts.
+  const most = full ? 0.3 : 0.66;
+  it(`is at most ${most} of what a shell script takes for the same steps, by the clock`, async () => {
+    expect(ratioOf(await bootShare(host, rounds(1, 3)), "ms")).toBeLessThanOrEqual(most);
+  });
+
+  // Here a nanosecond is an instruction, of whichever domain.
+  it.runIf(full)("is at most a fifth of it, counted in instructions of the whole host", async () => {
+    const counting = await LabHost.start({ deterministic: true, vcpus: 1 });
+    try {
+      expect(ratioOf(await bootShare(counting, 2), "million instructions")).toBeLessThanOrEqual(0.2);
+    } finally {
+      await counting.stop();
     }
-    console.log(`agent: ${spread(ours)} ms; shell script: ${spread(script)} ms`);
-    const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
-    const ratio = median(ours) / median(script);
-    console.log(`the agent takes ${ratio.toFixed(2)} of the shell script's time`);
-    expect(ratio).toBeLessThanOrEqual(most);
   });
 });
