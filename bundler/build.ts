@@ -46,8 +46,9 @@ const IMAGE = ["stubdom", "stubdom-linux-kernel", "stubdom-linux-ramdisk"] as co
 /** Puts a file in place in one step: somebody may be booting the one that is there. */
 function write(content: string | Uint8Array, dist: string, name: string, mode = 0o644): void {
   const to = join(dist, name);
-  writeFileSync(`${to}.tmp`, content, { mode });
-  renameSync(`${to}.tmp`, to);
+  const beside = `${to}.${process.pid}.tmp`;
+  writeFileSync(beside, content, { mode });
+  renameSync(beside, to);
 }
 
 function install(from: string, dist: string, name: string): void {

@@ -23,6 +23,11 @@ const QUIET_WAIT_MS = 1000;
 /** The cache directory: `$XDG_CACHE_HOME/linux-stubdom`, `$XDG_CACHE_HOME` being `~/.cache` by default. */
 export function cacheDir(): string {
   const base = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
+  if (/[\s,]/.test(base)) {
+    throw new Error(
+      `the cache's directory ${base} has a space or comma in its name, which QEMU takes for the end of a file's: set XDG_CACHE_HOME to another one`,
+    );
+  }
   return join(base, "linux-stubdom");
 }
 

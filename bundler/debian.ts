@@ -1,9 +1,9 @@
 /** Debian roots made by mmdebstrap, whatever Debian or Ubuntu the host is, and commands run inside them. */
 
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { cached, digest } from "./cache.ts";
-import { run } from "./exec.ts";
+import { capture, run } from "./exec.ts";
 import { progress, type Step } from "./progress.ts";
 
 /** What Debian's archives are signed with; Ubuntu's apt has other keys. */
@@ -29,6 +29,7 @@ const NEEDED: Readonly<Record<string, string>> = {
   "/usr/bin/mount": "mount",
   "/usr/bin/unshare": "util-linux",
   "/usr/bin/flock": "util-linux",
+  "/usr/bin/setpriv": "util-linux",
 };
 
 /** Throws, with the command that helps, unless this host can make and enter roots. */
@@ -44,8 +45,9 @@ export function assertHost(): void {
   }
 }
 
-/** What a command is run with to take its mounts and its children with it when it ends. */
+/** What a command is run with to take its mounts and its children with it when it ends, or we do. */
 const NAMESPACE = [
+  ...["setpriv", "--pdeathsig", "KILL"],
   "unshare",
   "--mount",
   "--propagation=private",
@@ -102,16 +104,27 @@ export async function debianRoot(spec: DebianRoot): Promise<string> {
     suite,
   ];
   // Without one mmdebstrap takes Debian's own. What comes from it is the same, so it is no part of the key.
-  const mirror = process.env.LINUX_STUBDOM_MIRROR;
+  const mirror = process.env.LINUX_STUBDOM_MIRROR?.replace(/\/+$/, "");
   const entry = await cached(name, digest({ command: command.join("\0") }), async (dir, log) => {
     assertHost();
     await progress.step(`${name} (mmdebstrap ${suite})`, async (step) => {
       // Whatever mmdebstrap mounts goes with the namespace, even when it is killed.
       const target = [join(dir, "root"), ...(mirror ? [mirror] : [])];
-      await run([...NAMESPACE, ...command, ...target], { log, step });
+      await run([...NAMESPACE, ...command, ...(await proxyOption()), ...target], { log, step });
     });
   });
   return join(entry, "root");
+}
+
+/** The machine's own proxy for apt: mmdebstrap has apt read the configuration of the new root alone. */
+async function proxyOption(): Promise<string[]> {
+  const proxy = await capture(["apt-config", "dump", "--format", "%v%n", "Acquire::http::Proxy"]);
+  return proxy.trim() === "" ? [] : [`--aptopt=Acquire::http::Proxy "${proxy.trim()}"`];
+}
+
+/** What is in a root, for the keys of what is made from it: one that was renewed is where the old one was. */
+export function rootContents(root: string): Buffer {
+  return readFileSync(join(root, "var/lib/dpkg/status"));
 }
 
 export interface Inside {

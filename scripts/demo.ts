@@ -146,6 +146,7 @@ async function build(): Promise<void> {
   if (status !== 0) throw new Error("the build failed; its last lines are above");
 }
 
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1));
 try {
   process.exitCode = await main();
 } catch (error) {

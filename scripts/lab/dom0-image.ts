@@ -10,7 +10,7 @@ import { basename, join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { cached, digest, logFile } from "../../bundler/cache.ts";
 import { type CpioEntry, cpio, DIRECTORY, EXECUTABLE, REGULAR } from "../../bundler/cpio.ts";
-import { debianRoot } from "../../bundler/debian.ts";
+import { debianRoot, rootContents } from "../../bundler/debian.ts";
 import { run } from "../../bundler/exec.ts";
 import { progress } from "../../bundler/progress.ts";
 import { labTools } from "./tools.ts";
@@ -102,10 +102,15 @@ function bootFile(root: string, prefix: string): string {
   return join(root, "boot", name);
 }
 
+/** What all that is made here depends on. */
+function made(root: string) {
+  return { root, packages: rootContents(root), recipe: readFileSync(import.meta.filename) };
+}
+
 /** The parts that are slow to make and depend on Debian's packages alone. */
 async function dom0Disk(release: Dom0Release, root: string): Promise<string> {
   const tools = await labTools();
-  return cached(`dom0-disk-${release}`, digest({ root, mib: String(DISK_MIB) }), async (dir) => {
+  return cached(`dom0-disk-${release}`, digest({ ...made(root), mib: String(DISK_MIB) }), async (dir) => {
     await progress.step(`dom0's disk (${release})`, async (step) => {
       const compressed = bootFile(root, `xen-${XEN[release]}-amd64.gz`);
       writeFileSync(join(dir, "xen"), gunzipSync(readFileSync(compressed)));
@@ -124,7 +129,7 @@ async function dom0Initrd(release: Dom0Release, root: string): Promise<string> {
   const own = join(import.meta.dirname, "dom0");
   const files = readdirSync(own).sort();
   const contents = Object.fromEntries(files.map((name) => [name, readFileSync(join(own, name))]));
-  return cached(`dom0-initrd-${release}`, digest({ root, ...contents }), async (dir) => {
+  return cached(`dom0-initrd-${release}`, digest({ ...made(root), ...contents }), async (dir) => {
     const tools = await labTools();
     const busybox = tools.path("/usr/bin/busybox");
     const modules = moduleClosure(root, EARLY_MODULES).map((path) => ({

@@ -13,6 +13,7 @@ import { basename, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { cached, digest, logFile } from "../../bundler/cache.ts";
 import { CHARACTER_DEVICE, type CpioEntry, cpio, DIRECTORY, EXECUTABLE } from "../../bundler/cpio.ts";
+import { rootContents } from "../../bundler/debian.ts";
 import { run } from "../../bundler/exec.ts";
 import { PROJECT } from "../../bundler/paths.ts";
 import { labTools, type Tools } from "./tools.ts";
@@ -64,7 +65,7 @@ export async function guestDisk(options: GuestDiskOptions = {}): Promise<string>
   const key = digest({
     ...contents,
     size: String(sizeMiB),
-    tools: tools.root,
+    tools: rootContents(tools.root),
     recipe: readFileSync(import.meta.filename),
   });
   const entry = await cached("guest-disk", key, async (dir) => {

@@ -16,6 +16,7 @@ import { connect, type Socket } from "node:net";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { cached, digest, logFile } from "../../bundler/cache.ts";
+import { rootContents } from "../../bundler/debian.ts";
 import { run } from "../../bundler/exec.ts";
 import { progress } from "../../bundler/progress.ts";
 import { ControlChannel, type OpenOptions, type RemoteProcess } from "./channel.ts";
@@ -69,6 +70,12 @@ const FATAL: readonly (readonly [RegExp, typeof EmulatorFault | typeof HostCrash
 const OF_A_GUEST = /^\(d\d+/;
 /** A guest that dies like this was killed by the emulator; the host lives on. */
 const GUEST_FAULT = /Triple fault - invoking HVM shutdown|unexpected VMEXIT|vmexit failure/i;
+
+/** Directories of hosts that run, which go with this process. */
+const temporary = new Set<string>();
+process.once("exit", () => {
+  for (const directory of temporary) rmSync(directory, { recursive: true, force: true });
+});
 
 export class LabHost extends XenHost {
   /** Logs and sockets of this host. */
@@ -138,7 +145,9 @@ export class LabHost extends XenHost {
     const disk = join(directory, SAVED_DISK);
     const create = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.disk, disk];
     await run(tools.command("/usr/bin/qemu-img", ...create), { log: logFile("lab-host") });
-    const host = await LabHost.#launch({ ...options, directory }, tools, image, undefined, disk);
+    // Its sockets elsewhere: their names must be short.
+    const { directory: _, ...machine } = options;
+    const host = await LabHost.#launch(machine, tools, image, undefined, disk);
     try {
       await host.run("sync; sleep 2");
       host.#stopping = true;
@@ -146,7 +155,7 @@ export class LabHost extends XenHost {
       host.#channel?.close(new LabError("the host is being saved"));
       await sleep(5 * SECOND);
       const monitor = await openMonitor(
-        await host.#reach(join(directory, MONITOR), Date.now() + LOAD_TIMEOUT),
+        await host.#reach(join(host.directory, MONITOR), Date.now() + LOAD_TIMEOUT),
       );
       await monitor.execute("stop");
       await monitor.execute("migrate", { uri: tools.saveTo(join(directory, SAVED_STATE)) });
@@ -172,6 +181,7 @@ export class LabHost extends XenHost {
     keepDisk?: string,
   ): Promise<LabHost> {
     const directory = options.directory ?? mkdtempSync(join(tmpdir(), "stubdom-lab-"));
+    if (options.directory === undefined) temporary.add(directory);
     const control = join(directory, "control.sock");
     const qcow2 = keepDisk ?? (saved === undefined ? undefined : join(saved, SAVED_DISK));
     const files = {
@@ -233,6 +243,7 @@ export class LabHost extends XenHost {
     this.#channel?.close(new HostCrash("the host was stopped", this.log));
     this.#qemu.kill("SIGKILL");
     await this.#qemuEnded;
+    temporary.delete(this.directory);
     if (this.#ownDirectory && this.#fault === undefined) {
       rmSync(this.directory, { recursive: true, force: true });
     }
@@ -352,10 +363,13 @@ function savedHost(options: HostOptions, tools: Tools, image: Dom0Image): Promis
   const machine = machineArguments(options, image, files, tools.suite).join("\0");
   // The emulated TSC ticks as this processor's does, and Xen has measured it.
   const processor = cpus()[0]?.model ?? "";
-  return cached(`lab-host-${release}`, digest({ machine, processor, tools: tools.root }), (directory) =>
-    progress.step(`booting the emulated host once (${release})`, () =>
-      LabHost.save({ ...options, dom0: release }, tools, image, directory),
-    ),
+  return cached(
+    `lab-host-${release}`,
+    digest({ machine, processor, tools: rootContents(tools.root) }),
+    (directory) =>
+      progress.step(`booting the emulated host once (${release})`, () =>
+        LabHost.save({ ...options, dom0: release }, tools, image, directory),
+      ),
   );
 }
 

@@ -97,7 +97,9 @@ export function machineArguments(
   const values: readonly (readonly [string, string])[] = [
     ["-accel", deterministic ? "tcg,thread=single" : "tcg,thread=multi"],
     ...(deterministic ? ([["-icount", "shift=0,sleep=off"]] as const) : []),
-    ["-machine", "q35"],
+    // Not reserved: what is never used must not be refused by a machine that has less than all of it.
+    ["-object", `memory-backend-ram,id=ram,size=${memory}M,reserve=off`],
+    ["-machine", "q35,memory-backend=ram"],
     // With SMAP or SMEP dom0 dies at boot under QEMU's emulated SVM.
     // With x2APIC, QEMU's counting of instructions ends at the first write to the timer's register ("Bad icount read").
     // An invariant TSC, which QEMU's emulation has and does not tell of: without one Xen emulates each RDTSC of all
