@@ -347,8 +347,8 @@ async function goneAfter(host: XenHost, name: string): Promise<void> {
   await gone(host, name).catch(() => {});
 }
 
-/** The file of a guest that is saved. */
-const STATE = "/root/stubdom-bench-state";
+/** The file of a guest that is saved; a directory of the name of each guest is beside it. */
+const STATE = "/root/stubdom-bench.saved";
 /** What our guests' names begin with: a host that is not emulated may have others. */
 const OURS = "stubdom-bench-";
 
