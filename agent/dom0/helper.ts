@@ -108,7 +108,15 @@ export class Helper {
   /** Before anybody is served: a block device that an earlier helper gave away is nobody else's until it has been let go of. */
   async #takeBack(): Promise<void> {
     const names = await this.xenstore.directory("/local/domain");
-    await Promise.all(names.map((name) => detachDisk(this.xenstore, Number(name), this.log)));
+    const one = async (domid: number) => {
+      try {
+        await detachDisk(this.xenstore, domid, this.log);
+      } catch (error) {
+        // One domain is no reason not to serve the others; its own watch tries again.
+        this.log.error({}, `domain ${domid}: state disk not detached: ${String(error)}`);
+      }
+    };
+    await Promise.all(names.map((name) => one(Number(name))));
   }
 
   async #scan(): Promise<void> {
