@@ -90,16 +90,15 @@ export function leastMemory(node: string | undefined): number | undefined {
 }
 
 /**
- * Milliseconds since its kernel booted at which the shell stub domain started QEMU, and what of them was its own work, from
- * its log. It tells time in steps of 10 ms.
+ * Milliseconds since its kernel booted at which the shell stub domain started QEMU, and what of them was its own work, less
+ * waiting for devices, from its log.
  */
 export function shellQemuStart(log: string): { readonly start: number; readonly own: number } | undefined {
-  const line = /QEMU after ([\d.]+) s; began ([\d.]+), waited for devices from ([\d.]+) to ([\d.]+)/.exec(
-    log,
-  );
-  if (line === null) return undefined;
-  const [start = 0, began = 0, from = 0, to = 0] = line.slice(1).map((text) => 1000 * Number(text));
-  return { start, own: start - began - (to - from) };
+  const at = (mark: string) =>
+    1000 * Number(new RegExp(`^\\[ *([0-9.]+)\\] shell: ${mark}\\r?$`, "m").exec(log)?.[1]);
+  const [began, start] = [at("begins"), at("starts QEMU")];
+  const own = start - began - (at("has its devices") - at("waits for devices"));
+  return Number.isNaN(own) ? undefined : { start, own };
 }
 
 /** What each further guest costs, from what 1, 2, 4... cost. */

@@ -13,7 +13,7 @@ export const VARIANTS = {
   "shell-stubdom": {
     what: "the same kernel and QEMU, a shell script for process 1",
     differs:
-      "no agent: QEMU unsupervised, not sandboxed, its clock by system calls, with libxl's own disk settings, its NIC on a bridge in the stub domain; 128 MiB, which busybox and Xen's tools need; these are in its image, not compressed",
+      "no agent: QEMU unsupervised, its clock by system calls, its NIC on a bridge in the stub domain; 128 MiB, which busybox and Xen's tools need; these are in its image, not compressed",
   },
   minios: {
     what: "the MiniOS stub domain (qemu-xen-traditional)",

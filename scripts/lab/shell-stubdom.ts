@@ -2,7 +2,14 @@
 
 import { readdirSync, readFileSync, realpathSync } from "node:fs";
 import { basename, join } from "node:path";
-import { type CpioEntry, cpio, DIRECTORY, EXECUTABLE, SYMLINK } from "../../bundler/cpio.ts";
+import {
+  CHARACTER_DEVICE,
+  type CpioEntry,
+  cpio,
+  DIRECTORY,
+  EXECUTABLE,
+  SYMLINK,
+} from "../../bundler/cpio.ts";
 import { capture } from "../../bundler/exec.ts";
 import { PROJECT } from "../../bundler/paths.ts";
 import { dom0Root } from "./dom0-image.ts";
@@ -12,6 +19,8 @@ import { labTools } from "./tools.ts";
 export const SHELL_STUBDOM_CMDLINE = "rdinit=/shell/init";
 
 const LOADER = "/lib64/ld-linux-x86-64.so.2";
+/** What the script uses of busybox. */
+const APPLETS = ["brctl", "cat", "dmesg", "ip", "mount", "sed", "stty", "tunctl", "usleep"];
 const XENSTORE = ["xenstore-read", "xenstore-write", "xenstore-list"];
 
 /**
@@ -39,6 +48,8 @@ export async function shellStubdomRamdisk(extra: readonly string[] = []): Promis
     ...["shell", "shell/bin", "shell/lib"].map((path) => ({ path, mode: DIRECTORY })),
     ...readdirSync(own).map((name) => file(`shell/${name}`, join(own, name))),
     file("shell/busybox", tools.path("/usr/bin/busybox")),
+    { path: "dev/kmsg", mode: CHARACTER_DEVICE, device: [1, 11] },
+    ...APPLETS.map((name) => ({ path: `shell/bin/${name}`, mode: SYMLINK, data: Buffer.from("../busybox") })),
     { path: "shell/bin/qemu-system-i386", mode: SYMLINK, data: Buffer.from("/usr/bin/qemu-system-i386") },
     ...programs.map((program) => file(`shell/bin/${basename(program)}`, join(root, program))),
     ...XENSTORE.slice(1).map((name) => ({

@@ -1,6 +1,7 @@
 /** Plain `xl create`, again and again, and what the agent itself costs at boot, beside a shell script's share. */
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { shellQemuStart } from "../../scripts/bench/readings.ts";
 import { createGuest } from "../../scripts/lab/guest.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../../scripts/lab/shell-stubdom.ts";
@@ -58,12 +59,9 @@ async function bootShare(host: LabHost, times: number): Promise<{ ours: number[]
       stubdom: { ramdisk, memory: 128, cmdline: `quiet ${SHELL_STUBDOM_CMDLINE}` },
     });
     const log = await shell.qemuDmLog();
-    const line = /QEMU after ([\d.]+) s; began ([\d.]+), waited for devices from ([\d.]+) to ([\d.]+)/.exec(
-      log,
-    );
-    const [after, began, from, to] = (line ?? []).slice(1).map(Number);
-    expect(line, log).not.toBeNull();
-    script.push(1000 * ((after ?? 0) - (began ?? 0) - ((to ?? 0) - (from ?? 0))));
+    const start = shellQemuStart(log);
+    expect(start, log).toBeDefined();
+    script.push(start?.own ?? Number.NaN);
     await shell.destroy();
   }
   return { ours, script };

@@ -85,10 +85,16 @@ describe("processes of dom0", () => {
 test("what stub domains tell of themselves", () => {
   expect(leastMemory("40000 of 60000, least 30000")).toBe(30000);
   expect([leastMemory(undefined), leastMemory("?")]).toEqual([undefined, undefined]);
-  const start = shellQemuStart("x\nshell: QEMU after 3.41 s; began 1.0, waited for devices from 2.5 to 2.75");
-  expect(start?.start).toBeCloseTo(3410, 6);
-  expect(start?.own).toBeCloseTo(2160, 6);
-  expect(shellQemuStart("shell: QEMU after 3.41 s; began 1.0, waited")).toBeUndefined();
+  const marks = [
+    "[    1.000000] shell: begins",
+    "[    2.500000] shell: waits for devices",
+    "[    2.750000] shell: has its devices",
+    "[   13.410000] shell: starts QEMU",
+  ];
+  const start = shellQemuStart(["x", ...marks, "y"].join("\r\n"));
+  expect(start?.start).toBeCloseTo(13410, 6);
+  expect(start?.own).toBeCloseTo(12160, 6);
+  expect(shellQemuStart(marks.slice(1).join("\n"))).toBeUndefined();
 });
 
 test("what each further guest costs", () => {
