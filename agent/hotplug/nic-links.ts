@@ -18,7 +18,6 @@ import { readBackend } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import { QmpCommandError, QmpConnectionClosed, QmpFramingError } from "../qmp/errors.ts";
 import { isJsonObject } from "../qmp/json.ts";
-import type { CommandHandler } from "../qmp/proxy.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
 import type { Qmp } from "./fdsets.ts";
@@ -55,17 +54,14 @@ export class NicLinks {
     await Promise.all(this.#links.map((link) => link.follow()));
   }
 
-  /** For the QMP proxy: the command, unless the state would hold a NIC that libxl does not know any more. */
-  unlessDetached(command: string, handler: CommandHandler): CommandHandler {
-    return async (args) => {
-      const detached = this.#links.filter((link) => link.detached);
-      const kept = detached.length === 0 ? [] : await this.#emulated();
-      const names = detached.filter(({ device }) => kept.includes(device)).map(({ label }) => label);
-      if (names.length === 0) return handler(args);
-      const text = `${names.join(", ")}: detached in dom0, and the guest has it emulated still, so that it could not be restored; shut the guest down instead`;
-      this.context.log.error({}, `${command}: ${text}`);
-      throw new QmpCommandError(command, "GenericError", text);
-    };
+  /** Why the guest cannot be saved: the state would hold a NIC that libxl does not know any more. */
+  async keepsFromSaving(): Promise<string | undefined> {
+    const detached = this.#links.filter((link) => link.detached);
+    const kept = detached.length === 0 ? [] : await this.#emulated();
+    const names = detached.filter(({ device }) => kept.includes(device)).map(({ label }) => label);
+    return names.length === 0
+      ? undefined
+      : `${names.join(", ")}: detached in dom0, and the guest has it emulated still, so that it could not be restored; shut the guest down instead`;
   }
 
   /** QEMU's ids of the devices that it was given on its command line, but for those that a guest's PV drivers have unplugged. */

@@ -19,6 +19,7 @@ import type { QmpClient, QmpEvent } from "../qmp/client.ts";
 import { toolstackSession } from "../qmp/toolstack.ts";
 import type { VchanServer } from "../qmp/vchan.ts";
 import type { StateContext } from "../savestate/context.ts";
+import { unlessKept } from "../savestate/keepers.ts";
 import { StateSaver } from "../savestate/save.ts";
 import type { Screen } from "../screen/screen.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
@@ -126,8 +127,7 @@ export class Serving {
     const { platform, log, state, passthrough, qmp } = this.context;
     const save = "xen-save-devices-state";
     const saver = new StateSaver(state, qmp);
-    const handler = this.#nics.unlessDetached(save, saver.handler);
-    const takeOver = new Map([[save, passthrough.unlessAssigned(save, handler)]]);
+    const takeOver = new Map([[save, unlessKept(save, saver.handler, [passthrough, this.#nics], log)]]);
     const gates = new Map([["device_add", passthrough.beforeDeviceAdd]]);
     const connect = () => {
       this.context.busy();

@@ -17,8 +17,7 @@ import { capabilityMsi, capabilityMsix } from "../frontends/pci-config.ts";
 import { type AnsweringDevice, awaitPciDevice } from "../frontends/pci-wait.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Platform } from "../platform/port.ts";
-import { QmpCommandError } from "../qmp/errors.ts";
-import type { CommandGate, CommandHandler } from "../qmp/proxy.ts";
+import type { CommandGate } from "../qmp/proxy.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
 
 /** QEMU's name of the device. */
@@ -55,15 +54,10 @@ export class Passthrough {
     }
   };
 
-  /** For the QMP proxy: the command, unless a device of the host would be left out of the state. */
-  unlessAssigned(command: string, handler: CommandHandler): CommandHandler {
-    return async (args) => {
-      const devices = (await this.#devices()).filter(({ leaving }) => !leaving);
-      if (devices.length === 0) return handler(args);
-      const text = assignedText(devices);
-      this.log.error({}, `${command}: ${text}`);
-      throw new QmpCommandError(command, "GenericError", text);
-    };
+  /** Why the guest cannot be saved: a device of the host would be left out of the state. */
+  async keepsFromSaving(): Promise<string | undefined> {
+    const devices = (await this.#devices()).filter(({ leaving }) => !leaving);
+    return devices.length === 0 ? undefined : assignedText(devices);
   }
 
   /** The devices of the host that this domain has at the moment, for people. */
