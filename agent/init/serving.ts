@@ -18,6 +18,7 @@ import { driveFiles } from "../qemu/drives.ts";
 import type { QmpClient, QmpEvent } from "../qmp/client.ts";
 import { toolstackSession } from "../qmp/toolstack.ts";
 import type { VchanServer } from "../qmp/vchan.ts";
+import { CirrusKeeper } from "../savestate/cirrus.ts";
 import type { StateContext } from "../savestate/context.ts";
 import { unlessKept } from "../savestate/keepers.ts";
 import { StateSaver } from "../savestate/save.ts";
@@ -124,10 +125,12 @@ export class Serving {
   }
 
   #serveToolstack(path: string): void {
-    const { platform, log, state, passthrough, qmp } = this.context;
+    const { platform, log, dm, state, passthrough, qmp } = this.context;
     const save = "xen-save-devices-state";
     const saver = new StateSaver(state, qmp);
-    const takeOver = new Map([[save, unlessKept(save, saver.handler, [passthrough, this.#nics], log)]]);
+    const hasCirrus = dm.options.some(({ value }) => value.includes("cirrus"));
+    const keepers = [passthrough, this.#nics, ...(hasCirrus ? [new CirrusKeeper(qmp)] : [])];
+    const takeOver = new Map([[save, unlessKept(save, saver.handler, keepers, log)]]);
     const gates = new Map([["device_add", passthrough.beforeDeviceAdd]]);
     const connect = () => {
       this.context.busy();

@@ -3,6 +3,8 @@
  * QEMU: over the state disk, over the consoles, and when something is in the way.
  */
 
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { bootGuest, Guest } from "../../scripts/lab/guest.ts";
 import { helperLog, installHelper, program, startHelper, stopHelper } from "../../scripts/lab/helper.ts";
@@ -114,6 +116,36 @@ describe("in trouble", () => {
     await expectWorking(guest);
     await startHelper(host);
   });
+});
+
+/**
+ * A disk that boots into: 8 bits a place for the Cirrus card (graphics controller, register 0Bh), so that its window is no
+ * memory, which a picture drawn through its registers does as well; then a word to the serial port; then nothing any more.
+ */
+function drawingDisk(): string {
+  const words = Buffer.from("guest: drawing\n\0");
+  const code = Buffer.from(
+    `fb bac403 b80612 ef bace03 b80b02 ef be217c baf803 2eac 84c0 7403 ee ebf7 f4 ebfd`.replaceAll(" ", ""),
+    "hex",
+  );
+  const sector = Buffer.alloc(512);
+  Buffer.concat([code, words]).copy(sector);
+  sector.writeUInt16LE(0xaa55, 510);
+  const file = join(host.directory, "drawing.img");
+  writeFileSync(file, Buffer.concat([sector, Buffer.alloc(1 << 20)]));
+  return file;
+}
+
+it("a state of the Cirrus card that no QEMU could read back: xl fails, the guest goes on", async () => {
+  const options = { name: "drawing", images: { hda: drawingDisk() }, extra: { vga: "cirrus" } };
+  const drawing = await bootGuest(host, options, "guest: drawing", 120);
+  onTestFinished(() => drawing.destroy());
+  await expect(host.run("xl save drawing /root/drawing.state", { timeout: 300 })).rejects.toThrow(
+    /exit status/,
+  );
+  expect(await drawing.qemuDmLog()).toMatch(/xen-save-devices-state: .* no QEMU could restore that/);
+  const { stdout } = await host.run(["xl", "qemu-monitor-command", "drawing", "info status"]);
+  expect(stdout).toContain("running");
 });
 
 describe("over the state disk", () => {
