@@ -107,6 +107,8 @@ describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => 
     const stubdom = await guest.stubdomId();
     const disks = () => host.run(`xenstore-list /local/domain/${stubdom}/device/vbd`);
     const { stdout: before } = await disks();
+    // On a busy machine the boot may have had something to say, of devices that were late.
+    const said = await guest.qemuDmLog();
     await host.run("truncate -s 1M /root/matrix/pv.img");
     const spec = "format=raw,vdev=xvdh,access=rw,target=/root/matrix/pv.img";
     await host.run(["xl", "block-attach", guest.name, spec]);
@@ -115,7 +117,7 @@ describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => 
     // Without a PV driver in the guest libxl waits 10 s, and then removes it by force.
     await host.run(["xl", "block-detach", guest.name, "xvdh"], { timeout: 60, accept: "any" });
     expect(await sum(guest, "sdb")).toBe(raw);
-    expect(await guest.qemuDmLog()).not.toMatch(/ (error|warn) /);
+    expect((await guest.qemuDmLog()).slice(said.length)).not.toMatch(/ (error|warn) /);
   });
 
   it("loses its link, and every packet, when dom0 detaches a NIC, and no other", async () => {
