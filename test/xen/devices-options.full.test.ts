@@ -36,6 +36,7 @@ describe("what xl create takes", () => {
       [],
     ],
     ["soundhw=sb16", { soundhw: "sb16" }, ["sb16"], []],
+    // Of some there is nothing to see in QEMU's devices: that the guest starts with them is what is shown.
     ["acpi=0", { acpi: false }, ["piix3-ide"], ["PIIX4_PM"]],
     ["dm_restrict=1", { dm_restrict: true }, ["piix3-ide"], []],
     ["boot=dn and keymap=de", { boot: "dn", keymap: "de" }, ["piix3-ide"], []],
