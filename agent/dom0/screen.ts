@@ -8,7 +8,7 @@
  */
 import { concatBytes } from "../bytes/bytes.ts";
 import type { Logger } from "../log/logger.ts";
-import type { Platform } from "../platform/port.ts";
+import type { Platform, Timer } from "../platform/port.ts";
 import { type ByteStream, DescriptorStream } from "../platform/stream.ts";
 import { RfbClosed } from "../screen/errors.ts";
 import {
@@ -29,6 +29,8 @@ import { NodeWatch } from "./xenstore.ts";
 const chord = [0x1d, 0x38, 0x02];
 /** How long dom0's VNC server may take for the conversation, in milliseconds. */
 const deadline = 10_000;
+/** What did not work is tried again, ever more seldom, in milliseconds. */
+const retry = { first: 2_000, last: 60_000 };
 /** xenbus' "connected", which QEMU writes once it has the screen. */
 const connected = "4";
 
@@ -44,6 +46,8 @@ export class ScreenWatch {
   readonly #watch = new NodeWatch();
   #looking = Promise.resolve();
   #shown = false;
+  #retry: Timer | undefined;
+  #pause = retry.first / 2;
 
   constructor(
     private readonly context: Context,
@@ -55,31 +59,38 @@ export class ScreenWatch {
   }
 
   start(): Promise<void> {
-    return this.#watch.set(this.context.xenstore, this.#node, () => {
-      this.#looking = this.#looking.then(() => this.#look()).catch((error: unknown) => this.#failed(error));
-    });
+    return this.#watch.set(this.context.xenstore, this.#node, () => this.#lookSoon());
   }
 
   /** Idempotent. */
   stop(): void {
     this.#watch.stop();
+    this.#retry?.cancel();
+  }
+
+  #lookSoon(): void {
+    this.#looking = this.#looking.then(() => this.#look()).catch((error: unknown) => this.#failed(error));
   }
 
   async #look(): Promise<void> {
     const { xenstore, log } = this.context;
     // Once is enough: QEMU goes on showing what was chosen.
     if (this.#watch.stopped || this.#shown || (await xenstore.tryReadText(this.#node)) !== connected) return;
-    this.#shown = true;
+    this.#retry?.cancel();
     await this.select();
+    this.#shown = true;
     log.info({}, `domain ${this.domid}: dom0's VNC server shows its guest's screen`);
   }
 
   #failed(error: unknown): void {
     if (this.#watch.stopped) return;
+    this.#pause = Math.min(2 * this.#pause, retry.last);
     this.context.log.warn(
       {},
-      `domain ${this.domid}: dom0's VNC server may show no screen until a viewer types Ctrl-Alt-1: ${String(error)}`,
+      `domain ${this.domid}: dom0's VNC server may show no screen until a viewer types Ctrl-Alt-1: ${String(error)}; the next try is in ${this.#pause / 1000} s`,
     );
+    this.#retry?.cancel();
+    this.#retry = this.context.platform.clock.setTimer(this.#pause, () => this.#lookSoon());
   }
 }
 

@@ -17,7 +17,7 @@
  */
 import { type BlockFrontend, readCdDrive } from "../frontends/block.ts";
 import { NotConnected } from "../frontends/errors.ts";
-import { waitForFrontends } from "../frontends/wait.ts";
+import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import { parseState, XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import { type FileSystem, type Platform, SystemError } from "../platform/port.ts";
@@ -34,10 +34,13 @@ export interface CdContext {
   readonly store: XenstoreClient;
   readonly qmp: Qmp;
   readonly log: Logger;
-  /** Milliseconds that a new medium may take to connect to its backend. */
+  /** Milliseconds that a new medium may take to connect to its backend, and after which it is told of as late. */
   readonly deadline: number;
+  readonly notice: number;
   /** Numbers of the drives that QEMU was started with, as they are. */
   readonly started: readonly number[];
+  /** Gets what has not come yet, and what may be the matter. */
+  warn(text: string): void;
   /** Gets what keeps a medium from the guest: thing, value, remedy. */
   complain(text: string): void;
 }
@@ -185,16 +188,34 @@ class Drive {
 
   /** Whether it has come up; one that was replaced meanwhile is nobody's loss. */
   async #connected(drive: BlockFrontend): Promise<boolean> {
-    const { store, platform, deadline } = this.context;
+    let current = true;
     const superseded = new Promise<undefined>((resolve) => {
-      this.#supersede = () => resolve(undefined);
+      this.#supersede = () => {
+        current = false;
+        resolve(undefined);
+      };
     });
-    const waiting = waitForFrontends(store, platform, [drive], deadline).then(([outcome]) => outcome);
+    const waiting = this.#waitFor(drive, () => current);
     const outcome = await Promise.race([waiting, superseded]);
     waiting.catch(() => {});
     this.#supersede = () => {};
     if (outcome?.connected === false) throw outcome.error;
     return outcome?.connected === true;
+  }
+
+  /** What is late is named while there is time to look, as at boot. */
+  async #waitFor(drive: BlockFrontend, current: () => boolean): Promise<FrontendOutcome | undefined> {
+    const { store, platform, notice, deadline } = this.context;
+    const began = store.clock.now();
+    const patience = Math.min(notice, deadline);
+    const [first] = await waitForFrontends(store, platform, [drive], patience);
+    const passed = store.clock.now() - began;
+    // One that has been given up, by either side, will not come.
+    const hopeless = passed < patience || passed >= deadline;
+    if (first === undefined || first.connected || hopeless || !current()) return first;
+    this.context.warn(first.error.message);
+    const [second] = await waitForFrontends(store, platform, [drive], deadline - passed);
+    return second;
   }
 
   /** libxl has done so before it detaches; for whoever else detaches a drive, it must not be held. */

@@ -1,5 +1,6 @@
 import { printable } from "../log/format.ts";
 import type { Logger } from "../log/logger.ts";
+import { ConnectionLost, RequestTimedOut, XenstoreError } from "../xenstore/errors.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import type { PhaseTime } from "./phases.ts";
 
@@ -25,18 +26,21 @@ const longestText = 1000;
 export class DomainReport {
   #last: Promise<void> = Promise.resolve();
   #complained = false;
-  #held: (() => Promise<void>)[] | undefined;
+  #refused = false;
+  #held: ((path: string) => Promise<void>)[] | undefined;
 
   constructor(
     private readonly store: Operations,
     /** `/local/domain/S/device-model/T/agent` */
     readonly path: string,
     private readonly log: Logger,
+    /** Where to what may not be written there: libxl made T's directory ours, if T is the guest that it made us for. */
+    private readonly otherwise?: string,
   ) {}
 
   open(domid: number, version: string): void {
-    this.#do(() => this.store.mkdir(this.path));
-    this.#do(() => this.store.setPermissions(this.path, [{ domid, access: "none" }]));
+    this.#do((path) => this.store.mkdir(path));
+    this.#do((path) => this.store.setPermissions(path, [{ domid, access: "none" }]));
     this.write("version", version);
   }
 
@@ -55,7 +59,7 @@ export class DomainReport {
 
   /** `text` is made when it goes out, and so after the boot where it is held until then. */
   #write(node: string, text: () => string): void {
-    this.#do(() => this.store.write(`${this.path}/${node}`, printable(text()).slice(0, longestText)));
+    this.#do((path) => this.store.write(`${path}/${node}`, printable(text()).slice(0, longestText)));
   }
 
   /** Keeps what is written from now on until {@link release} or {@link flush}: the boot has no time for it. */
@@ -75,16 +79,27 @@ export class DomainReport {
     return this.#last;
   }
 
-  #do(request: () => Promise<void>): void {
+  #do(request: (path: string) => Promise<void>): void {
     if (this.#held !== undefined) {
       this.#held.push(request);
       return;
     }
-    const settled = request().catch((error: unknown) => {
-      if (this.#complained) return;
-      this.#complained = true;
-      this.log.warn({ path: this.path }, `dom0 cannot see the agent's state: ${String(error)}`);
-    });
+    const elsewhere = (error: unknown): Promise<void> => {
+      if (!(error instanceof XenstoreError) || this.otherwise === undefined) throw error;
+      // What was not made cannot be found by those that follow.
+      this.#refused ||= error.code === "EACCES";
+      if (!this.#refused) throw error;
+      return request(this.otherwise);
+    };
+    const settled = request(this.path)
+      .catch(elsewhere)
+      .catch((error: unknown) => {
+        // Of a connection's end whoever has it tells.
+        const lost = error instanceof ConnectionLost || error instanceof RequestTimedOut;
+        if (lost || this.#complained) return;
+        this.#complained = true;
+        this.log.warn({ path: this.path }, `dom0 cannot see the agent's state: ${String(error)}`);
+      });
     this.#last = Promise.all([this.#last, settled]).then(() => {});
   }
 }

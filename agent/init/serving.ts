@@ -73,6 +73,8 @@ export class Serving {
     this.#followers = [
       new CdDrives({
         ...{ platform, store, qmp, log, complain },
+        warn: (text) => context.warn(text),
+        notice: config.lateNotice,
         deadline: config.frontendDeadline,
         started: cds.map(({ id }) => id),
       }),

@@ -3,17 +3,36 @@ import type { Platform } from "../platform/port.ts";
 import type { ByteStream } from "../platform/stream.ts";
 import { serveVchan, type VchanServer } from "../qmp/vchan.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
+import { ConnectionLost } from "../xenstore/errors.ts";
+
+/** Then the stub domain ends, which is told, and its nodes with it. */
+function unlessLost(error: unknown): void {
+  if (!(error instanceof ConnectionLost)) throw error;
+}
+
+interface SessionsContext {
+  readonly platform: Platform;
+  readonly log: Logger;
+  readonly store: XenstoreClient;
+  /** Gets what keeps dom0 from having any; left out, the log does. */
+  complain?(text: string): void;
+}
 
 /** Sessions with dom0, one after the other, over a vchan that is offered at `path`. */
 export function serveSessions(
-  { platform, log, store }: { platform: Platform; log: Logger; store: XenstoreClient },
+  { platform, log, store, complain }: SessionsContext,
   label: string,
   path: string,
   session: (client: ByteStream) => Promise<boolean>,
 ): VchanServer {
   const { vchans, descriptors, clock } = platform;
   const withdraw = async () => {
-    await Promise.all(["ring-ref", "event-channel"].map((node) => store.remove(`${path}/${node}`)));
+    const nodes = ["ring-ref", "event-channel"];
+    await Promise.all(nodes.map((node) => store.remove(`${path}/${node}`).catch(unlessLost)));
   };
-  return serveVchan({ vchans, descriptors, clock, log, label, domid: 0, path, withdraw, session });
+  const told = complain ?? ((text: string) => log.error({ path }, text));
+  return serveVchan({
+    ...{ vchans, descriptors, clock, log, label, domid: 0, path, withdraw, session },
+    complain: told,
+  });
 }

@@ -4,6 +4,7 @@ import { allFrontends, type Frontends } from "../frontends/discover.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import type { Log } from "../log/log.ts";
+import { silentLogger } from "../log/logger.ts";
 import type { Passthrough } from "../passthrough/passthrough.ts";
 import { type Platform, type SignalName, SystemError } from "../platform/port.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
@@ -63,6 +64,7 @@ export class Stubdom {
   readonly #children: Children;
   readonly #memory: MemoryWatch;
   #store: XenstoreClient | undefined;
+  #storeLost = false;
   #report: DomainReport | undefined;
   #identity: Identity | undefined;
   #arguments: DmArguments | undefined;
@@ -95,12 +97,16 @@ export class Stubdom {
     const { platform, log } = this;
     const { asked, reading, announced, ...answers } = await questions;
     this.#phases.enter("xenstore", asked);
-    const store = XenstoreClient.connect(platform, { log, onLost: (error) => void this.fail(error) });
+    const onLost = (error: Error) => {
+      this.#storeLost = true;
+      void this.fail(error);
+    };
+    const store = XenstoreClient.connect(platform, { log, onLost });
     this.#store = store;
     const [identity] = await Promise.all([answers.identity, announced]);
     const home = `/local/domain/${identity.domid}/device-model/${identity.target}`;
     this.#identity = identity;
-    this.#report = new DomainReport(store.background, `${home}/agent`, log);
+    this.#report = new DomainReport(store.background, `${home}/agent`, log, homeless);
     this.#report.hold();
     this.#report.open(identity.domid, version);
     for (const time of this.#phases.times) this.#report.phase(time);
@@ -194,12 +200,25 @@ export class Stubdom {
     const text = tellingRemedy(error);
     this.#error = text;
     this.log.error({}, text);
-    const report = this.#report ?? (this.#store && new DomainReport(this.#store, homeless, this.log));
+    const report = this.#lastReport();
     this.#report = report;
     report?.write("error", text);
     report?.write("phase", "failed");
     await this.#stopQemu();
     await this.#powerOff("crash");
+  }
+
+  /** Over a connection of its own where the one that there was is lost: xenstored may be well all the same. */
+  #lastReport(): DomainReport | undefined {
+    const path = this.#report?.path ?? homeless;
+    if (this.#store !== undefined && !this.#storeLost)
+      return this.#report ?? new DomainReport(this.#store, path, this.log);
+    try {
+      const store = XenstoreClient.connect(this.platform, { deadline: lastWords });
+      return new DomainReport(store, path, silentLogger, homeless);
+    } catch {
+      return undefined; // the log has what dom0 would have been told
+    }
   }
 
   async #configure(config: Config, store: XenstoreClient, shell: string): Promise<Config> {

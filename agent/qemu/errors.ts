@@ -95,6 +95,20 @@ function remedyOf({ signal }: ExitStatus): string {
   }
 }
 
+/** Characters of one line, and of all: the remedy stands behind them, and must fit into xenstore's node and the log's line. */
+const quotedOfLine = 160;
+const quotedInAll = 480;
+
+/** The last of these lines, as many as there is room for. */
 function quoted(lines: readonly string[]): string {
-  return lines.length === 0 ? "" : ` (its last lines: ${lines.join(" | ")})`;
+  const kept: string[] = [];
+  let room = quotedInAll;
+  for (let n = lines.length - 1; n >= 0; n--) {
+    const line = lines[n] ?? "";
+    const text = line.length > quotedOfLine ? `${line.slice(0, quotedOfLine)}...` : line;
+    room -= text.length;
+    if (room < 0) break;
+    kept.unshift(text);
+  }
+  return kept.length === 0 ? "" : ` (its last lines: ${kept.join(" | ")})`;
 }

@@ -79,6 +79,8 @@ export interface VchanServerOptions {
   readonly domid: number;
   /** Xenstore path under which the ring is offered: `/local/domain/S/device-model/T/qmp-vchan`. */
   readonly path: string;
+  /** Gets why there is no ring, and what to do: once, until the reason is another one. */
+  complain(text: string): void;
   /** Removes the two nodes that a ring's offer consists of (xenstore rm); see {@link serveVchan}. */
   withdraw(): Promise<void>;
   /**
@@ -142,8 +144,7 @@ class Server implements VchanServer {
     while (!this.#stopping) {
       const ring = this.#offer();
       if (typeof ring === "string") {
-        if (ring !== said)
-          this.options.log.error({ path: this.options.path, error: ring }, this.#refused(ring));
+        if (ring !== said) this.options.complain(this.#refused(ring));
         said = ring;
         await this.#pause(retry);
         retry = Math.min(2 * retry, lastRetry);

@@ -5,16 +5,21 @@ import { fittingMode, viewIn } from "./view.ts";
 
 /** The framebuffer, in whatever mode shows the guest's screen best. */
 export class Canvas {
-  /** fbfront takes no mode wider or higher than its first: `xen_fbfront.video=` of the kernel's command line. */
-  readonly largest: Size;
   #mode: FramebufferMode;
   #view: PixelView;
 
-  /** @throws UnsuitableFramebuffer, SystemError */
+  /** fbfront takes no mode wider or higher than its first: `xen_fbfront.video=` of the kernel's command line. */
+  readonly largest: Size;
+
+  /**
+   * @param largest where it is known from before; otherwise the mode of the moment is the first
+   * @throws UnsuitableFramebuffer, SystemError
+   */
   constructor(
     private readonly framebuffers: Framebuffers,
     /** Descriptor of the open device; the caller's. */
     readonly fd: number,
+    largest?: Size,
   ) {
     this.#mode = framebuffers.mode(fd);
     const { width, height, bitsPerPixel, red, green, blue } = this.#mode;
@@ -23,8 +28,8 @@ export class Canvas {
         `the framebuffer has ${bitsPerPixel} bits a pixel, red from ${red}, green from ${green}, blue from ${blue}; fbfront's 32, 16, 8, 0 are what can be drawn`,
       );
     }
-    this.largest = { width, height };
-    this.#view = viewIn(this.#mode, this.largest);
+    this.largest = largest ?? { width, height };
+    this.#view = viewIn(this.#mode, { width, height });
   }
 
   get mode(): FramebufferMode {

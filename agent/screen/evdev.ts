@@ -56,14 +56,21 @@ export type InputAction =
 /** Notches of the wheel that one report may stand for; more is no wheel that a hand turns. */
 const mostNotches = 16;
 
+/** Where the pointer is, in points of the framebuffer. */
+export interface Position {
+  x: number;
+  y: number;
+}
+
 /** One device's events, gathered into actions: a pointer moves when its report is complete. */
 export class InputReader {
-  #x = 0;
-  #y = 0;
   #buttons = 0;
   #wheel = 0;
   #changed = false;
   #dropping = false;
+
+  /** @param position where it was last: Linux tells of an axis only what changes. Kept up to date */
+  constructor(private readonly position: Position = { x: 0, y: 0 }) {}
 
   feed(event: InputEvent): InputAction[] {
     if (event.type === typeSync) return this.#sync(event.code);
@@ -72,12 +79,12 @@ export class InputReader {
       case typeKey:
         return this.#key(event.code, event.value);
       case typeAbsolute:
-        if (event.code === axisX) this.#move(event.value, this.#y);
-        if (event.code === axisY) this.#move(this.#x, event.value);
+        if (event.code === axisX) this.#move(event.value, this.position.y);
+        if (event.code === axisY) this.#move(this.position.x, event.value);
         return [];
       case typeRelative:
-        if (event.code === axisX) this.#move(this.#x + event.value, this.#y);
-        if (event.code === axisY) this.#move(this.#x, this.#y + event.value);
+        if (event.code === axisX) this.#move(this.position.x + event.value, this.position.y);
+        if (event.code === axisY) this.#move(this.position.x, this.position.y + event.value);
         if (event.code === axisWheel) this.#wheel += event.value;
         return [];
       default:
@@ -96,8 +103,8 @@ export class InputReader {
   }
 
   #move(x: number, y: number): void {
-    this.#x = Math.max(0, x);
-    this.#y = Math.max(0, y);
+    this.position.x = Math.max(0, x);
+    this.position.y = Math.max(0, y);
     this.#changed = true;
   }
 
@@ -125,6 +132,6 @@ export class InputReader {
   }
 
   #pointer(notch: number): InputAction {
-    return { kind: "pointer", x: this.#x, y: this.#y, buttons: this.#buttons | notch };
+    return { kind: "pointer", ...this.position, buttons: this.#buttons | notch };
   }
 }

@@ -1,6 +1,6 @@
 import type { Logger } from "../log/logger.ts";
 import type { Clock, Descriptors, Timer } from "../platform/port.ts";
-import { decodeEvents, eventSize, type InputAction, InputReader } from "./evdev.ts";
+import { decodeEvents, eventSize, type InputAction, InputReader, type Position } from "./evdev.ts";
 import { qemuKey } from "./keys.ts";
 
 /** What input goes to. */
@@ -33,12 +33,17 @@ export class Input {
   #repeat: Timer | undefined;
   #repeating: number | undefined;
 
-  /** Opens `devices`; one that cannot be opened is logged and left out. */
+  /**
+   * Opens `devices`; one that cannot be opened is logged and left out.
+   *
+   * @param position where the pointer was last; kept up to date
+   */
   constructor(
     private readonly platform: { readonly clock: Clock; readonly descriptors: Descriptors },
     private readonly log: Logger,
     devices: readonly string[],
     private readonly target: InputTarget,
+    private readonly position: Position = { x: 0, y: 0 },
   ) {
     for (const device of devices) this.#open(device);
   }
@@ -53,7 +58,7 @@ export class Input {
     const { descriptors } = this.platform;
     try {
       const fd = descriptors.open(device, { access: "read", nonBlocking: true });
-      const reader = new InputReader();
+      const reader = new InputReader(this.position);
       const buffer = new Uint8Array(eventsAtOnce * eventSize);
       this.#fds.push(fd);
       const read = () => this.#read(fd, device, reader, buffer);

@@ -8,6 +8,7 @@ import { Canvas } from "./canvas.ts";
 import { RfbClient } from "./client.ts";
 import { type ScreenCounters, zeroCounters } from "./counters.ts";
 import { RfbClosed, ScreenError } from "./errors.ts";
+import type { Position } from "./evdev.ts";
 import { Input, type InputTarget } from "./input.ts";
 import type { Size } from "./rfb.ts";
 import { guestPoint } from "./view.ts";
@@ -48,7 +49,7 @@ export class Screen {
   readonly counters: ScreenCounters = zeroCounters();
   #session: Session | undefined;
   #stopped = false;
-  readonly #told = new Set<string>();
+  readonly #lasting: Lasting = { told: new Set(), position: { x: 0, y: 0 } };
   /** Until the next try, and how long the last one was put off. */
   #retry: Timer | undefined;
   #pause = retry.first / 2;
@@ -106,7 +107,7 @@ export class Screen {
     if (this.#stopped || this.#session !== undefined) return;
     this.#retry?.cancel();
     try {
-      const session = new Session(this.context, this.counters, this.#told);
+      const session = new Session(this.context, this.counters, this.#lasting);
       this.#session = session;
       this.#opened = this.context.platform.clock.now();
       void session.run().catch((error) => {
@@ -147,6 +148,16 @@ export class Screen {
   }
 }
 
+/** What outlives a connection that broke. */
+interface Lasting {
+  /** The framebuffer's first mode: later ones stay when its device is opened again. */
+  largest?: Size;
+  /** Which screens the log has said not to fit. */
+  readonly told: Set<string>;
+  /** Of the pointer: Linux keeps an axis that does not change to itself. */
+  readonly position: Position;
+}
+
 /** One connection from QEMU's screen to the framebuffer. */
 class Session implements InputTarget {
   readonly #canvas: Canvas;
@@ -160,8 +171,7 @@ class Session implements InputTarget {
   constructor(
     private readonly context: ScreenContext,
     counters: ScreenCounters,
-    /** Which screens the log has said not to fit. */
-    private readonly told: Set<string>,
+    private readonly lasting: Lasting,
   ) {
     const { platform, log, framebuffer, keyboards } = context;
     const { clock, descriptors, files, framebuffers, sockets } = platform;
@@ -170,7 +180,8 @@ class Session implements InputTarget {
     if (device === undefined) throw new ScreenError(`${framebuffer.path} has no framebuffer device`);
     const fd = descriptors.open(device, { access: "read-write" });
     try {
-      this.#canvas = new Canvas(framebuffers, fd);
+      this.#canvas = new Canvas(framebuffers, fd, lasting.largest);
+      lasting.largest = this.#canvas.largest;
       const socket = sockets.connectUnix(context.socket ?? screenSocket);
       this.#client = new RfbClient(socket, this.#canvas, {
         clock,
@@ -184,7 +195,7 @@ class Session implements InputTarget {
       descriptors.close(fd);
       throw error;
     }
-    this.#input = new Input(platform, log, devices, this);
+    this.#input = new Input(platform, log, devices, this, lasting.position);
     log.info({}, `screen: QEMU's on ${device}, input from ${devices.join(", ") || "nowhere"}`);
   }
 
@@ -216,8 +227,9 @@ class Session implements InputTarget {
     this.summary = `${width}x${height}`;
     if (view.target.width < width || view.target.height < height) {
       this.summary += `, shrunk to ${view.target.width}x${view.target.height}`;
-      if (this.told.size >= mostTold || this.told.has(this.summary)) return;
-      this.told.add(this.summary);
+      const { told } = this.lasting;
+      if (told.size >= mostTold || told.has(this.summary)) return;
+      told.add(this.summary);
       this.context.log.info(
         {},
         `screen: ${this.summary}; for more, add xen_fbfront.video=MEGABYTES,WIDTH,HEIGHT to stubdomain_cmdline, and as many megabytes to stubdomain_memory`,

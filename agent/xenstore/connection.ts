@@ -21,7 +21,7 @@ import {
 } from "./wire.ts";
 
 export interface ConnectionOptions {
-  /** Longest wait for one reply, in milliseconds. Default 5000. */
+  /** Longest wait for one reply, in milliseconds. Default 4000: what is wrong at boot is to be told within 5 s. */
   readonly deadline?: number;
   readonly log?: Logger;
   /** Called once when the connection has ended, but for {@link Connection.close}: also while nothing is asked. */
@@ -58,7 +58,7 @@ interface Pending {
   readonly answered: Answered;
 }
 
-const defaultDeadline = 5000;
+const defaultDeadline = 4000;
 const closedByUs = "closed by the agent";
 
 /**

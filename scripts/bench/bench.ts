@@ -9,7 +9,7 @@ import { EmulatorFault } from "../lab/errors.ts";
 import { LabHost } from "../lab/host.ts";
 import { LocalHost } from "../lab/local.ts";
 import type { XenHost } from "../lab/xen-host.ts";
-import { COUNTED_TOLERANCE, compare, comparisonText } from "./compare.ts";
+import { COUNTED_TOLERANCE, compare, comparisonText, sameClock } from "./compare.ts";
 import { GROUPS, type Group } from "./measures.ts";
 import {
   type Bench,
@@ -77,7 +77,7 @@ const MADE_AGAIN = "the emulator's fault, made again";
  * A run that broke is named in the results, and what it did not come to is marked with the reason; so is all after it when
  * the host has gone. One in which the emulated processor killed the guest is made again, once, and named as well.
  */
-async function attempt(
+async function attemptOnce(
   bench: Bench,
   what: string,
   variant: VariantName,
@@ -97,11 +97,28 @@ async function attempt(
     bench.recorder.trouble(`${what}: ${kind}: ${reason}`);
     progress.note(`${what}: ${text}`);
     await clearUp(bench.host).catch(() => {});
-    if (emulator && again) return attempt(bench, what, variant, groups, work, false);
+    if (emulator && again) return attemptOnce(bench, what, variant, groups, work, false);
     markBroken(bench, variant, groups, `${kind}: ${reason}`);
     // What was measured before it broke is as good as any, and what it knew to be missing has a reason of its own.
     bench.recorder.take(recorder);
   }
+}
+
+const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** Ctrl-C and its like: rejects when the first of them comes. The run ends then, and takes back what is in dom0. */
+function interruption(): { readonly signal: AbortSignal; readonly comes: Promise<never> } {
+  const controller = new AbortController();
+  const comes = new Promise<never>((_, reject) => {
+    for (const name of INTERRUPTIONS)
+      process.removeAllListeners(name).once(name, () => {
+        const reason = new Error(`ended by ${name}`);
+        controller.abort(reason);
+        reject(reason);
+      });
+  });
+  comes.catch(() => {});
+  return { signal: controller.signal, comes };
 }
 
 async function measureAll(
@@ -111,10 +128,13 @@ async function measureAll(
   measured: () => void,
 ): Promise<void> {
   const finish = await progress.step("images into dom0", () => prepare(bench, variants));
+  const { signal, comes } = interruption();
   try {
-    await measureRounds(bench, variants, order, measured);
+    await Promise.race([measureRounds(bench, variants, order, measured, signal), comes]);
   } finally {
-    await finish().catch(() => {}); // the host may have gone
+    // The host may have gone.
+    if (signal.aborted) await clearUp(bench.host).catch(() => {});
+    await finish().catch(() => {});
   }
 }
 
@@ -123,8 +143,13 @@ async function measureRounds(
   variants: readonly VariantName[],
   order: readonly (readonly VariantName[])[],
   measured: () => void,
+  signal: AbortSignal,
 ): Promise<void> {
   const { settings } = bench;
+  const attempt = (...words: Parameters<typeof attemptOnce>): Promise<void> => {
+    signal.throwIfAborted();
+    return attemptOnce(...words);
+  };
   for (const variant of variants) markNever(bench, variant);
   // The others have guests of their own.
   const single = settings.groups.filter((group) => !["density", "screen", "save"].includes(group));
@@ -173,11 +198,14 @@ async function main(): Promise<number> {
   if (!(tolerance > 0 && tolerance < 1))
     throw new RangeError(`--tolerance ${values.tolerance}: must be from 1 to 99`);
   const old = values.compare === undefined ? undefined : read(values.compare);
+  if (old !== undefined && values.from === undefined) sameClock(old, values.icount);
   const results = values.from === undefined ? await made(values) : read(values.from);
   const files = writeAll(results, values.output);
   console.log(markdown(results));
   console.log(`${values.output}: ${files.join(", ")}`);
-  const failed = results.troubles.every((trouble) => trouble.includes(MADE_AGAIN)) ? 0 : 1;
+  // Troubles of results made before were told then.
+  const well = values.from !== undefined || results.troubles.every((each) => each.includes(MADE_AGAIN));
+  const failed = well ? 0 : 1;
   if (old === undefined) return failed;
   const comparison = compare(old, results, tolerance);
   console.log(`\nSince ${old.made.slice(0, 10)} (${old.commit}):\n${comparisonText(comparison)}`);
@@ -279,8 +307,8 @@ async function made({
       ...(given !== undefined && { minios: given }),
     };
     const { groups, density, ...rest } = settings;
-    const results = (): Results =>
-      recorder.results({
+    const results = (ended?: string): Results => {
+      const made = recorder.results({
         made: new Date().toISOString(),
         commit,
         host: about,
@@ -293,17 +321,25 @@ async function made({
         variants,
         order,
       });
+      return ended === undefined ? made : { ...made, troubles: [...made.troubles, ended] };
+    };
     // What has been measured is kept, however the rest ends: a guest takes minutes.
-    await measureAll(bench, variants, order, () => writeAll(results(), output));
+    await measureAll(bench, variants, order, () =>
+      writeAll(results("ended before all was measured"), output),
+    );
     return results();
   } finally {
     await host.stop();
   }
 }
 
-try {
-  process.exitCode = await main();
-} catch (error) {
-  console.error(`bench: ${error instanceof Error ? error.message : error}`);
-  process.exitCode = 2;
-}
+// Until there is something to take back.
+for (const name of INTERRUPTIONS) process.once(name, () => process.exit(2));
+// Not by exitCode: a run that was interrupted has work under way that nobody waits for any more.
+main().then(
+  (status) => process.exit(status),
+  (error: unknown) => {
+    console.error(`bench: ${error instanceof Error ? error.message : error}`);
+    process.exit(2);
+  },
+);

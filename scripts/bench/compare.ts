@@ -7,8 +7,11 @@ import { VARIANT_NAMES, type VariantName } from "./variants.ts";
 
 /** Where instructions are counted; five boots of the same differed by 0.3 % (BENCHMARKS.md). */
 export const COUNTED_TOLERANCE = 0.01;
-/** Elsewhere the least that is told from noise, whatever the spread of a few runs says. */
+/** Elsewhere the least that is told from noise, whatever the spread of some runs says. */
 const timedTolerance = 0.1;
+/** Fewer runs have no spread to speak of: the rounds of one run, split into two files, differed by up to 1.7. */
+const fewRuns = 3;
+const fewRunsTolerance = 1;
 
 export interface Change {
   readonly id: string;
@@ -26,13 +29,16 @@ export interface Comparison {
   readonly changes: readonly Change[];
   /** What only one of the two has, and is no loss: `access.port of minios: not measured before`. */
   readonly missing: readonly string[];
-  /** What there was and should be, but is not, or is nothing now. As bad as worse. */
+  /** What there was and should be, but is not, or is nothing now; and what there was nothing of, but should not be. As bad as worse. */
   readonly lost: readonly string[];
   /** Why the two may not be comparable at all, one sentence each. */
   readonly warnings: readonly string[];
 }
 
-/** @param countedTolerance the share by which what is counted may differ */
+/**
+ * @param countedTolerance the share by which what is counted may differ
+ * @throws RangeError where one of the two was counted and the other by the clock: a nanosecond is not the same in both
+ */
 export function compare(
   before: Results,
   after: Results,
@@ -46,7 +52,8 @@ export function compare(
     String(after.settings.groups ?? group)
       .split(",")
       .includes(group);
-  const counted = before.host.icount && after.host.icount;
+  sameClock(before, after.host.icount);
+  const counted = after.host.icount;
   for (const { id, group, better, counted: countable } of MEASURES) {
     for (const variant of VARIANT_NAMES) {
       const [old, now] = [before.figures[id]?.[variant], after.figures[id]?.[variant]];
@@ -57,16 +64,17 @@ export function compare(
         );
       if (old === undefined || now === undefined || isAbsent(old) || isAbsent(now)) continue;
       const ratio = cost(now.median, old.median, better);
-      // From nothing to nothing is no change; from nothing to something has no ratio and is told as it is.
+      // From nothing to nothing is no change; from nothing to something, or back, has no ratio and is told as it is.
       if (ratio === undefined) {
+        const worse = better === "more" ? old.median > 0 : old.median === 0 && now.median > 0;
         if (now.median !== old.median)
-          (better === "more" && old.median > 0 ? lost : missing).push(
-            `${id} of ${variant}: ${old.median} before, ${now.median} now`,
-          );
+          (worse ? lost : missing).push(`${id} of ${variant}: ${old.median} before, ${now.median} now`);
         continue;
       }
-      const floor = counted && countable ? countedTolerance : timedTolerance;
-      const noise = counted && countable ? 0 : relativeSpread(old) + relativeSpread(now);
+      const exact = counted && countable;
+      const few = Math.min(old.runs.length, now.runs.length) < fewRuns;
+      const floor = exact ? countedTolerance : few ? fewRunsTolerance : timedTolerance;
+      const noise = exact ? 0 : relativeSpread(old) + relativeSpread(now);
       const tolerance = Math.max(floor, noise);
       const verdict = ratio > 1 + tolerance ? "worse" : ratio < 1 / (1 + tolerance) ? "better" : "same";
       changes.push({ id, variant, before: old, after: now, cost: ratio, tolerance, verdict });
@@ -75,12 +83,21 @@ export function compare(
   return { changes, missing, lost, warnings: warningsOf(before, after) };
 }
 
+/** @throws RangeError as {@link compare} does: to be known before anything is measured */
+export function sameClock(before: Results, icount: boolean): void {
+  const said = (counted: boolean) => (counted ? "counted instructions (--icount)" : "time by the clock");
+  if (before.host.icount !== icount)
+    throw new RangeError(
+      `--compare: the results of ${before.made.slice(0, 10)} are ${said(before.host.icount)}, these are ${said(icount)}; ${icount ? "leave out" : "add"} --icount, or compare with others`,
+    );
+}
+
 function warningsOf(before: Results, after: Results): string[] {
   const warnings: string[] = [];
   const differ = (what: string, old: unknown, now: unknown): void => {
     if (old !== now) warnings.push(`${what} differs: ${String(old)} before, ${String(now)} now`);
   };
-  for (const key of ["kind", "xen", "dom0", "machine", "icount"] as const) {
+  for (const key of ["kind", "xen", "dom0", "machine"] as const) {
     differ(`host.${key}`, before.host[key], after.host[key]);
   }
   for (const key of new Set([...Object.keys(before.settings), ...Object.keys(after.settings)])) {

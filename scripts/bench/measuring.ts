@@ -91,8 +91,8 @@ export async function prepare(bench: Bench, variants: readonly VariantName[]): P
   );
   const made = stdout.trim().split("\n").filter(Boolean);
   const finish = async (): Promise<void> => {
-    const undo = made.reverse().map((words) => `ip ${words}`);
-    await host.run(undo.join("; ") || "true", { accept: "any" });
+    const undo = [...made.reverse().map((words) => `ip ${words}`), `rm -rf /root/${OURS}*`];
+    await host.run(undo.join("; "), { accept: "any" });
   };
   if (!settings.groups.includes("network")) return finish;
   const script = "/root/bench-peer.py";
@@ -136,15 +136,16 @@ async function options(
   name: string,
   jobs: readonly string[],
 ): Promise<GuestOptions> {
-  const { settings, disk } = bench;
+  const { host, settings, disk } = bench;
   const { extra = {}, ...own } = await guestOf(bench, variant);
+  const scratch = `/root/${OURS}scratch-${name}.img`;
+  // The same for each variant: no holes, none of what the one before has written, and in dom0's page cache.
+  await host.run(`rm -f ${scratch} && head -c ${scratchMiB(settings)}M /dev/urandom > ${scratch} && sync`);
   return {
     name,
     memory: settings.guestMemory,
-    images: {
-      hda: await disk(jobs),
-      hdb: scratchMiB(settings),
-    },
+    images: { hda: await disk(jobs) },
+    disks: [{ vdev: "hdb", target: scratch }],
     nics: [{ mac: "00:16:3e:00:0b:01", bridge: BRIDGE, model: "e1000" }],
     timeout: 300,
     extra: { ...(settings.controller === "ahci" ? { hdtype: "ahci" } : {}), ...extra },

@@ -73,7 +73,8 @@ export async function prepareGuest(host: XenHost, options: GuestOptions): Promis
   for (const [vdev, image] of Object.entries(images)) {
     const target = `/root/${options.name}/${vdev}.img`;
     if (typeof image === "string") await host.push(image, target);
-    else await host.run(`mkdir -p /root/${options.name} && truncate -s ${image}M ${target}`);
+    else
+      await host.run(`mkdir -p /root/${options.name} && rm -f ${target} && truncate -s ${image}M ${target}`);
     own.push({ vdev, target });
   }
   return xlConfig({

@@ -19,12 +19,12 @@ test("the same is the same", () => {
 
 test("less or more, each the way that is better", () => {
   const before = results({
-    "access.port": { dom0: [10], "linux-stubdom": [10] },
-    "disk.seq-read": { dom0: [100], "linux-stubdom": [100] },
+    "access.port": { dom0: [10, 10, 10], "linux-stubdom": [10, 10, 10] },
+    "disk.seq-read": { dom0: [100, 100, 100], "linux-stubdom": [100, 100, 100] },
   });
   const after = results({
-    "access.port": { dom0: [12], "linux-stubdom": [8] },
-    "disk.seq-read": { dom0: [80], "linux-stubdom": [120] },
+    "access.port": { dom0: [12, 12, 12], "linux-stubdom": [8, 8, 8] },
+    "disk.seq-read": { dom0: [80, 80, 80], "linux-stubdom": [120, 120, 120] },
   });
   expect(verdicts(before, after)).toEqual({
     "access.port dom0": "worse",
@@ -44,18 +44,38 @@ test("less or more, each the way that is better", () => {
 test("noise widens what is tolerated, on both sides", () => {
   const quiet = { "access.port": { dom0: [10, 10, 10] } };
   const noisy = { "access.port": { dom0: [9, 11.5, 14] } };
-  expect(verdicts(results(quiet), results({ "access.port": { dom0: [11.5] } }))).toEqual({
+  expect(verdicts(results(quiet), results({ "access.port": { dom0: [11.5, 11.5, 11.5] } }))).toEqual({
     "access.port dom0": "worse",
   });
   expect(verdicts(results(quiet), results(noisy))).toEqual({ "access.port dom0": "same" });
   expect(verdicts(results(noisy), results(quiet))).toEqual({ "access.port dom0": "same" });
 });
 
+test("one or two runs have no spread: half or double is told, nothing less", () => {
+  const before = results({ "access.port": { dom0: [10, 10], "linux-stubdom": [10, 10, 10] } });
+  const after = (dom0: number) =>
+    results({ "access.port": { dom0: [dom0, dom0, dom0], "linux-stubdom": [10, 10] } });
+  expect(verdicts(before, after(19))).toEqual({
+    "access.port dom0": "same",
+    "access.port linux-stubdom": "same",
+  });
+  expect(verdicts(before, after(21))["access.port dom0"]).toBe("worse");
+  expect(verdicts(before, after(4))["access.port dom0"]).toBe("better");
+});
+
+test("what was counted is compared with nothing that was not", () => {
+  const counted = results({}, { host: { ...about.host, icount: true } });
+  expect(() => compare(counted, example)).toThrow(
+    /2026-01-02 are counted instructions \(--icount\), these are time by the clock; add --icount/,
+  );
+  expect(() => compare(example, counted)).toThrow(/leave out --icount/);
+});
+
 test("where instructions are counted, two in a hundred are a change; a figure of another clock is not so exact", () => {
   const host = { ...about.host, icount: true };
   const figures = (port: number, read: number) => ({
     "access.port": { dom0: [port] },
-    "disk.seq-read": { dom0: [read] },
+    "disk.seq-read": { dom0: [read, read, read] },
   });
   const before = results(figures(1000, 1000), { host });
   expect(verdicts(before, results(figures(1009, 1020), { host }))).toEqual({
@@ -66,7 +86,7 @@ test("where instructions are counted, two in a hundred are a change; a figure of
   expect(verdicts(before, results(figures(980, 1000), { host }))["access.port dom0"]).toBe("better");
 });
 
-test("what only one has, and nothing to something, is told", () => {
+test("what only one has is told, and something of what there was nothing of is as bad as worse", () => {
   const before = results({
     "access.port": { dom0: [1], "linux-stubdom": "broken" },
     "idle.stubdom": { "linux-stubdom": [0] },
@@ -77,11 +97,20 @@ test("what only one has, and nothing to something, is told", () => {
   });
   const { changes, missing, lost } = compare(before, after);
   expect(changes).toEqual([]);
-  expect(missing).toEqual([
+  expect(missing).toEqual(["access.port of linux-stubdom: not measured before"]);
+  expect(lost).toEqual([
     "idle.stubdom of linux-stubdom: 0 before, 2 now",
-    "access.port of linux-stubdom: not measured before",
+    "access.port of dom0: not measured now",
   ]);
-  expect(lost).toEqual(["access.port of dom0: not measured now"]);
+});
+
+test("a slope below zero is noise, and no better than one above", () => {
+  const slope = (value: number) => results({ "density.time": { dom0: [value] } });
+  expect(compare(slope(-1), slope(1))).toMatchObject({
+    changes: [],
+    lost: [],
+    missing: ["density.time of dom0: -1 before, 1 now"],
+  });
 });
 
 test("what should be there and is not, or is nothing now, is lost; what was not asked for is not", () => {

@@ -168,7 +168,7 @@ describe("the table", () => {
       "| read of an I/O port (keyboard's status), median | µs, less is better | 1 to 3 | 11.0 (10.5 to 11.5) | 22.0 (21.0 to 23.0) **×2.00** | 25.0 (25.0 to 25.0) **×2.27** |",
     );
     expect(text).toContain(
-      "| read in order, 64 KiB | MB/s, more is better | 2 | 51.0 (50.5 to 51.5) | 25.5 (25.3 to 25.8) **×2.00** |  |",
+      "| the same read again, 64 KiB | MB/s, more is better | 2 | 51.0 (50.5 to 51.5) | 25.5 (25.3 to 25.8) **×2.00** |  |",
     );
     // One note for one reason, however often.
     expect(text.match(/there is no stub domain/g)).toHaveLength(1);

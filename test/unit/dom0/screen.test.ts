@@ -65,12 +65,14 @@ let daemon: FakeXenstored;
 let xenstore: XenstoreClient;
 let lines: string[];
 let selected: number;
+let clock: FakeClock;
 let failure: Error | undefined;
 const state = "/local/domain/0/backend/vfb/5/0/state";
 
 beforeEach(() => {
   daemon = new FakeXenstored();
-  xenstore = new XenstoreClient(daemon.connect(0), new FakeClock());
+  clock = new FakeClock();
+  xenstore = new XenstoreClient(daemon.connect(0), clock);
   lines = [];
   selected = 0;
   failure = undefined;
@@ -81,7 +83,7 @@ afterEach(() => xenstore.close());
 function watch(): ScreenWatch {
   const say = (_: object, text: string) => void lines.push(text);
   const log = { info: say, warn: say } as unknown as Logger;
-  const platform: Platform = fakePlatform();
+  const platform: Platform = fakePlatform({ clock });
   return new ScreenWatch(
     { platform, xenstore, log },
     5,
@@ -115,18 +117,38 @@ test("the screen is chosen once, when dom0's QEMU has it", async () => {
   screen.stop();
 });
 
-test("what fails is said with what to do, and nothing is said after the end", async () => {
+test("what fails is said with what to do and tried again, until it works, and not after the end", async () => {
   failure = new Error("no such socket");
   const screen = watch();
-  await screen.start();
   daemon.set(state, "4");
+  await screen.start();
   await quiet();
   expect(lines).toEqual([
-    "domain 5: dom0's VNC server may show no screen until a viewer types Ctrl-Alt-1: Error: no such socket",
+    "domain 5: dom0's VNC server may show no screen until a viewer types Ctrl-Alt-1: Error: no such socket; the next try is in 2 s",
   ]);
+  await clock.advance(2000);
+  await quiet();
+  expect(selected).toBe(2);
+  expect(lines[1]).toMatch(/; the next try is in 4 s$/);
+  failure = undefined;
+  await clock.advance(4000);
+  await quiet();
+  expect(lines[2]).toMatch(/shows its guest's screen$/);
+  await clock.advance(600_000);
+  expect([selected, clock.pending]).toEqual([3, 0]);
+  screen.stop();
+});
+
+test("nothing is tried after the end", async () => {
+  failure = new Error("no such socket");
+  const screen = watch();
+  daemon.set(state, "4");
+  await screen.start();
+  await quiet();
   screen.stop();
   screen.stop();
   daemon.set(state, "4");
   await quiet();
-  expect(selected).toBe(1);
+  await clock.advance(600_000);
+  expect([selected, clock.pending]).toEqual([1, 0]);
 });

@@ -98,7 +98,9 @@ async function follow(started: readonly number[]): Promise<void> {
   });
   const store = new XenstoreClient(daemon.connect(stubdomId), clock);
   const complain = (text: string) => void complaints.push(text);
-  cds = new CdDrives({ platform, store, qmp: qemu, log, deadline: 12_000, started, complain });
+  const warn = (text: string) => void lines.push(`late: ${text}`);
+  const patience = { notice: 4000, deadline: 12_000 };
+  cds = new CdDrives({ platform, store, qmp: qemu, log, ...patience, started, warn, complain });
   await cds.follow();
   await quiet();
 }
@@ -204,11 +206,16 @@ test("a drive that comes up late is offered then", async () => {
   await attach("/iso/a");
   await follow([devid]);
   expect(await change("/iso/b", false)).toBeUndefined();
-  await clock.advance(12_000);
+  await clock.advance(3_999);
+  expect(lines.filter((line) => line.startsWith("late"))).toEqual([]);
+  await clock.advance(1);
+  await quiet();
+  expect(lines.at(-1)).toMatch(/^late: CD drive hdc .* is not connected after 4000 ms/);
+  await clock.advance(8_000);
   await quiet();
   expect(complaints).toHaveLength(1);
   expect(complaints[0]).toMatch(
-    /^CD drive device\/vbd\/5632: no new medium for the guest: CD drive hdc .* is not connected after 12000 ms.*; xl gives up after 40 s/,
+    /^CD drive device\/vbd\/5632: no new medium for the guest: CD drive hdc .* is not connected after 8000 ms.*; xl gives up after 40 s/,
   );
   files.put("/dev/xvdc", "");
   tree.state(front, 4);

@@ -222,7 +222,13 @@ export class Stage {
       { domid: stubdom, access: "read" },
     ]);
     daemon.set(`${home}/domid`, String(stubdom));
-    for (const name of ["error", "device-model", `device-model/${target}`, "console", "device"]) {
+    // libxl gives it that one directory of device-model, not device-model itself.
+    daemon.set(`${home}/device-model`, "", 0);
+    daemon.permit(`${home}/device-model`, [
+      { domid: 0, access: "none" },
+      { domid: stubdom, access: "read" },
+    ]);
+    for (const name of ["error", `device-model/${target}`, "console", "device"]) {
       daemon.set(`${home}/${name}`, "", stubdom);
       daemon.permit(`${home}/${name}`, [{ domid: stubdom, access: "none" }]);
     }

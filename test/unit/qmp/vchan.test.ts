@@ -27,6 +27,7 @@ function serve(
       log,
       domid: 0,
       path: "/local/domain/2/device-model/1/qmp-vchan",
+      complain: (text) => log.error({}, text),
       withdraw: () => vchans.withdraw(),
       label: "QMP",
       session: (client) =>

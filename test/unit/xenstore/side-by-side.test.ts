@@ -119,7 +119,7 @@ it("fails when one of the connections has no answer", async () => {
   };
   const reading = expect(read(paths)).rejects.toThrow(RequestTimedOut);
   for (let turn = 0; turn < 50; turn++) await settle();
-  await clock.advance(5000);
+  await clock.advance(4000);
   await reading;
   expectNothingLeft(8);
 });
