@@ -88,7 +88,9 @@ export async function buildKernel(root: BuildRoot): Promise<Kernel> {
   return kernel(root, "kernel", fragments.map((name) => readFileSync(join(dir, name), "utf8")).join("\n"));
 }
 
-/** A small kernel for HVM guests in tests. */
-export async function buildGuestKernel(root: BuildRoot): Promise<Kernel> {
-  return kernel(root, "guest-kernel", readFileSync(join(PROJECT, "test/xen/guest/kernel.config"), "utf8"));
+/** A small kernel for HVM guests in tests: one that knows nothing of Xen, or one with PV drivers. */
+export async function buildGuestKernel(root: BuildRoot, kind: "plain" | "pv" = "plain"): Promise<Kernel> {
+  const files = kind === "plain" ? ["kernel.config"] : ["kernel.config", "pv.config"];
+  const lines = files.map((name) => readFileSync(join(PROJECT, "test/xen/guest", name), "utf8"));
+  return kernel(root, kind === "plain" ? "guest-kernel" : "pv-guest-kernel", lines.join("\n"));
 }

@@ -282,7 +282,9 @@ async function made({
   ];
   const variants = named === undefined ? usual : named.split(",").map((name) => variantOf(name, usual));
   const order = interleaved(variants, settings.runs);
-  const commit = (await capture(["git", "describe", "--always", "--dirty", "--exclude=*"])).trim();
+  // A copy without its history has none.
+  const described = capture(["git", "describe", "--always", "--dirty", "--exclude=*"]);
+  const commit = (await described.catch(() => "unknown")).trim();
   const host = await progress.step("Xen host", async () =>
     kind === "local"
       ? LocalHost.start()

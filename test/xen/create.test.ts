@@ -77,20 +77,21 @@ function ratioOf({ ours, script }: { ours: number[]; script: number[] }, unit: s
 }
 
 describe("PID 1's own share of the boot", () => {
-  // A fifth is promised, and by the clock it depends on the machine, and on what its neighbours do: 0.22 to 0.32 in three rounds
-  // where nothing else ran, up to 0.49 in one round beside other hosts. The fifth itself is counted, below.
-  const most = 0.66;
-  it(`is at most ${most} of what a shell script takes for the same steps, by the clock`, async () => {
-    expect(ratioOf(await bootShare(host, rounds(1, 3)), "ms")).toBeLessThanOrEqual(most);
-  });
-
   // Here a nanosecond is an instruction, of whichever domain.
-  it.runIf(full)("is at most a fifth of it, counted in instructions of the whole host", async () => {
+  it("is at most a fifth of what a shell script takes for the same steps, counted in instructions of the whole host", async () => {
     const counting = await LabHost.start({ deterministic: true, vcpus: 1 });
     try {
-      expect(ratioOf(await bootShare(counting, 3), "million instructions")).toBeLessThanOrEqual(0.2);
+      const shares = await bootShare(counting, rounds(1, 3));
+      expect(ratioOf(shares, "million instructions")).toBeLessThanOrEqual(0.2);
     } finally {
       await counting.stop();
     }
+  });
+
+  // By the clock it depends on the machine, and on what its neighbours do: 0.22 to 0.32 in three rounds where nothing else ran.
+  // So a fifth is not reached; this bound only tells of something that has gone badly wrong.
+  const most = 0.66;
+  it.runIf(full)(`is at most ${most} of it by the clock`, async () => {
+    expect(ratioOf(await bootShare(host, 3), "ms")).toBeLessThanOrEqual(most);
   });
 });

@@ -1,6 +1,7 @@
 /** One guest with three NICs, four serial ports, a CD drive: its network is knocked at, and all at once. */
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { guestProbe } from "../../scripts/bench/probe.ts";
 import { createGuest, type Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
@@ -56,7 +57,11 @@ beforeAll(async () => {
     name: "load",
     memory: 96,
     images: {
-      hda: await guestDisk({ jobs: networkJobs, cmdline: "quiet" }),
+      hda: await guestDisk({
+        jobs: ["keepprobe", ...networkJobs],
+        cmdline: "quiet",
+        files: { probe: await guestProbe() },
+      }),
     },
     disks: [
       { vdev: "xvdd", target: "/root/load/full/img" },

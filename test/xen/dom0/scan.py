@@ -1,6 +1,7 @@
 """Knocks at a vif of dom0's with every kind of frame, and counts what comes back from the domain behind it.
 
     scan.py INTERFACE PREFIX MAC...
+    scan.py write FILE OWN PREFIX MAC...
 
 INTERFACE  vifS.N, the stub domain's NIC
 PREFIX     10.9.0: every address of this network is asked for
@@ -8,6 +9,9 @@ MAC        addresses that the stub domain's interfaces have
 
 Prints "sent N" and one line for each frame that came back, in hex. Asks for addresses by ARP, sends TCP SYN to every
 well-known port, UDP, ICMP, IPv6 and what bridges and switches say to each other, to each MAC and to all.
+
+With `write` they are not sent, but written to a file for the guest to send, from its own MAC: each two bytes of
+length, low one first, and the frame. Prints "written N".
 """
 
 import socket
@@ -147,4 +151,19 @@ def main(interface, prefix, *macs):
         print(frame[:64].hex())
 
 
-main(*sys.argv[1:])
+def write(path, own, prefix, *macs):
+    global OWN
+    OWN = mac(own)
+    count = 0
+    with open(path, "wb") as file:
+        for to, kind, payload in frames(prefix, [mac(text) for text in macs]):
+            frame = (to + OWN + struct.pack(">H", kind) + payload).ljust(60, b"\0")
+            file.write(struct.pack("<H", len(frame)) + frame)
+            count += 1
+    print("written", count)
+
+
+if sys.argv[1] == "write":
+    write(*sys.argv[2:])
+else:
+    main(*sys.argv[1:])

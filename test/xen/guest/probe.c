@@ -15,6 +15,7 @@
  *   udp-echo ADDRESS PORT COUNT SIZE             one at a time; the distribution of the round trips
  *   serial-send PORT FILE                        all of it through a 16550 (PORT is its first, hex), a FIFO a time
  *   serial-take PORT FILE COUNT                  COUNT bytes from there into a new file
+ *   frames IFINDEX FILE                          sent as they are: each two bytes of length, low one first, and the frame
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -24,11 +25,11 @@ typedef long i64;
 
 enum {
     SYS_read = 0, SYS_write = 1, SYS_open = 2, SYS_poll = 7, SYS_lseek = 8, SYS_mmap = 9, SYS_sched_yield = 24, SYS_iopl = 172,
-    SYS_socket = 41, SYS_connect = 42, SYS_shutdown = 48, SYS_exit = 60, SYS_fdatasync = 75,
+    SYS_socket = 41, SYS_connect = 42, SYS_shutdown = 48, SYS_bind = 49, SYS_exit = 60, SYS_fdatasync = 75,
     SYS_clock_gettime = 228, SYS_pread = 17, SYS_pwrite = 18
 };
 enum { O_RDWR = 2, O_CREAT = 0x40, O_DIRECT = 0x4000, O_SYNC = 0x101000, PROT_RW = 3, MAP_SHARED = 1, MAP_ANON = 0x22 };
-enum { AF_INET = 2, SOCK_STREAM = 1, SOCK_DGRAM = 2, POLLIN = 1, most_samples = 100000, most_block = 1 << 20 };
+enum { AF_INET = 2, AF_PACKET = 17, SOCK_STREAM = 1, SOCK_DGRAM = 2, SOCK_RAW = 3, POLLIN = 1, most_samples = 100000, most_block = 1 << 20, ENOBUFS = 105 };
 
 static i64 call6(i64 n, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f)
 {
@@ -492,6 +493,34 @@ static void udp_echo(char **args)
     distribution(samples, kept);
 }
 
+static void frames(char **args)
+{
+    struct { u16 family, protocol; int index; u16 type; u8 kind, length, address[8]; } link = { .family = AF_PACKET };
+    link.index = parse(args[0], 10);
+    /* Of no protocol: nothing is received, and what is sent says itself what it is. */
+    i64 fd = check("socket", call(SYS_socket, AF_PACKET, SOCK_RAW, 0));
+    check("bind", call(SYS_bind, fd, &link, sizeof link));
+    i64 file = check(args[1], call(SYS_open, args[1], 0, 0)), got;
+    u8 *buffer = memory(most_block);
+    u64 size = 0, sent = 0;
+    while (size < most_block && (got = check("read", call(SYS_read, file, buffer + size, most_block - size))) > 0)
+        size += got;
+    for (u64 at = 0; at + 2 <= size; sent++) {
+        u64 length = buffer[at] | buffer[at + 1] << 8;
+        at += 2;
+        if (at + length > size)
+            fail("a frame that is cut", 0);
+        /* Its queue is full: until the NIC has taken some. */
+        while ((got = call(SYS_write, fd, buffer + at, length)) < 0) {
+            if (got != -ENOBUFS)
+                fail("send", got);
+            call(SYS_sched_yield, 0, 0, 0);
+        }
+        at += length;
+    }
+    number("sent", sent);
+}
+
 static const struct {
     const char *name;
     int arguments;
@@ -500,7 +529,7 @@ static const struct {
     { "port", 2, port }, { "mmio", 2, mmio }, { "cpu", 1, cpu }, { "disk", 6, disk },
     { "tcp-send", 3, tcp_send }, { "tcp-receive", 2, tcp_receive },
     { "udp-rate", 4, udp_rate }, { "udp-echo", 4, udp_echo },
-    { "serial-send", 2, serial_send }, { "serial-take", 3, serial_take },
+    { "frames", 2, frames }, { "serial-send", 2, serial_send }, { "serial-take", 3, serial_take },
 };
 
 __attribute__((used)) static void start(i64 *stack)

@@ -3,6 +3,7 @@
 #   in   t              text mode, 80 x 25 random characters
 #        a b            800 x 600 and 1024 x 768, 16 bits a pixel (VBE modes 114h and 117h)
 #        c d            the same with 32 bits (143h and 144h; of the standard VGA only)
+#        h i            1280 x 800 and 1920 x 1080 with 32 bits (17Ah and 192h; likewise)
 #        f              another picture in the mode that is set
 #        p              a picture for people, in the mode that is set
 #        g              sixty pictures of one colour each second, until anything is typed; not in text mode
@@ -133,6 +134,12 @@ serial:
     je graphics
     mov bx, 0x4144
     cmp al, 'd'
+    je graphics
+    mov bx, 0x417a
+    cmp al, 'h'
+    je graphics
+    mov bx, 0x4192
+    cmp al, 'i'
     je graphics
     jmp poll
 
