@@ -72,7 +72,7 @@ export function unemulatedDisks(found: Frontends, dm: DmArguments): string[] {
   );
   return left.map(
     ({ label, path }) =>
-      `${label} (${path}) is not emulated: QEMU has hda to hdd, with hdtype="ahci" up to hdf for disks, and sda to sdg for SCSI; the guest reaches it with PV drivers alone`,
+      `${label} (${path}) is not emulated: QEMU has hda to hdd, with hdtype="ahci" up to hdf for disks, and sda to sdg for SCSI; the guest reaches it with PV drivers alone, and only if dom0's kernel serves it (format=raw, backendtype=phy)`,
   );
 }
 

@@ -98,6 +98,7 @@ export class Serving {
     await this.#followDevices();
     this.#serveToolstack(path);
     await this.#showScreen();
+    void this.#tellOfDisks();
     const { platform, log, dm } = this.context;
     const problem = dm.serials.length > 0 ? calmConsoles(platform) : undefined;
     if (problem !== undefined) log.warn({}, problem);
@@ -153,6 +154,27 @@ export class Serving {
     if (framebuffer === undefined) return;
     const { Screen } = await import("../screen/screen.ts");
     if (!this.#stopped) this.#screen = new Screen({ platform, store, log, framebuffer, keyboards });
+  }
+
+  /**
+   * libxl starts a QEMU in dom0 for the stub domain's disks and none for the guest's own: one with PV drivers, which has the
+   * emulated disk unplugged, waits for its backend in vain.
+   */
+  async #tellOfDisks(): Promise<void> {
+    const { store, found, log } = this.context;
+    try {
+      for (const { cdrom, label, path } of found.disks) {
+        if (cdrom) continue;
+        const backend = await store.background.tryReadText(`${path}/backend`);
+        if (backend?.includes("/backend/qdisk/"))
+          log.info(
+            {},
+            `${label} is served by dom0's QEMU, which serves a guest's PV drivers not: let it keep the emulated disk (xen_emul_unplug=never for its Linux, or xen_platform_pci=0 here), or make it format=raw, backendtype=phy`,
+          );
+      }
+    } catch (error) {
+      log.debug({}, `disks: ${String(error)}`);
+    }
   }
 
   /** For people; `device` is a word of QEMU's. */

@@ -50,6 +50,21 @@ test("a CD that is changed reaches QEMU over the agent's monitor, with its descr
   expect([stage.of("error"), stage.clock.pending]).toEqual([[], 0]);
 });
 
+test("a disk that dom0's QEMU serves is named: a guest with PV drivers would wait for it in vain", async () => {
+  const told = async (guest: string) => {
+    const stage = new Stage({ guest });
+    await stage.running();
+    return stage.lines.filter((line) => line.includes("is served by dom0's QEMU"));
+  };
+  expect(await told("trixie-one-disk")).toEqual([]);
+  expect(await told("trixie-cdrom")).toEqual([]);
+  expect(await told("trixie-qcow2")).toEqual([
+    expect.stringMatching(
+      /^info: disk hda is served by dom0's QEMU, .*xen_emul_unplug=never.*backendtype=phy$/,
+    ),
+  ]);
+});
+
 test("a disk error is told in the log and to dom0, by the disk's name", async () => {
   const stage = new Stage();
   await stage.running();
@@ -87,7 +102,9 @@ test("a disk that QEMU does not emulate is named, and does not hold the boot up"
   );
   await stage.running();
   expect(stage.of("warn")).toEqual([
-    expect.stringMatching(/^disk xvde \(device\/vbd\/51776\) is not emulated: .*PV drivers alone$/),
+    expect.stringMatching(
+      /^disk xvde \(device\/vbd\/51776\) is not emulated: .*PV drivers alone, and only if dom0.s kernel serves it/,
+    ),
   ]);
 });
 
