@@ -33,9 +33,9 @@ export function silenceTests(guestOf: () => Guest, nic: SilentNic): void {
     const { host } = guest;
     const vif = `vif${await guest.stubdomId()}.${nic.devid}`;
     const macs = await addresses(guest, nic);
-    await host.push(readFileSync(join(import.meta.dirname, "../dom0/scan.py")), "/root/scan.py");
+    const script = await scanner(guest);
     const scan = async () => {
-      const { stdout } = await host.run(["python3", "/root/scan.py", vif, prefix, ...macs], { timeout: 600 });
+      const { stdout } = await host.run(["python3", script, vif, prefix, ...macs], { timeout: 600 });
       const [sent, ...answers] = stdout.trim().split("\n");
       return { sent: Number(sent?.split(" ")[1]), answers };
     };
@@ -59,7 +59,15 @@ export function silenceTests(guestOf: () => Guest, nic: SilentNic): void {
       host,
       `/local/domain/${await guest.stubdomId()}/device/vif/${nic.devid}/mac`,
     );
-    const written = await host.run(["python3", "/root/scan.py", "write", file, own ?? "", prefix, ...macs]);
+    const written = await host.run([
+      "python3",
+      await scanner(guest),
+      "write",
+      file,
+      own ?? "",
+      prefix,
+      ...macs,
+    ]);
     const server = host.spawn(["socat", "-u", `OPEN:${file}`, "TCP-LISTEN:7300,reuseaddr"]);
     const fetched = await askGuest(guest, `takeframes ${prefix}.1 7300`, /guest: frames (\d+)/);
     await server.exited;
@@ -76,6 +84,13 @@ export function silenceTests(guestOf: () => Guest, nic: SilentNic): void {
     expect(count).toBeGreaterThan(4000);
     expect(said).toBe(`0 came, frames sent=${count}`);
   }, 1200_000);
+}
+
+/** Where it is in dom0. */
+async function scanner({ host }: Guest): Promise<string> {
+  const path = "/root/scan.py";
+  await host.push(readFileSync(join(import.meta.dirname, "../dom0/scan.py")), path);
+  return path;
 }
 
 /** Of both of the NIC's interfaces in the stub domain: the netfront has the guest's, the TAP one of its own. */

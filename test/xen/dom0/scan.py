@@ -10,7 +10,7 @@ MAC        addresses that the stub domain's interfaces have
 Prints "sent N" and one line for each frame that came back, in hex. Asks for addresses by ARP, sends TCP SYN to every
 well-known port, UDP, ICMP, IPv6 and what bridges and switches say to each other, to each MAC and to all.
 
-With `write` they are not sent, but written to a file for the guest to send, from its own MAC: each two bytes of
+With `write` they are not sent, but written to a file for the guest to send, from its own MAC and PREFIX.2: each two bytes of
 length, low one first, and the frame. Prints "written N".
 """
 
@@ -74,8 +74,8 @@ def ipv6(to, kind, body):
     return struct.pack(">IHBB", 6 << 28, len(message), 58, 255) + source + to + message
 
 
-def frames(prefix, macs):
-    source = bytes(map(int, f"{prefix}.1".split(".")))
+def frames(prefix, macs, asker):
+    source = bytes(map(int, f"{prefix}.{asker}".split(".")))
     network = [bytes(map(int, f"{prefix}.{n}".split("."))) for n in range(256)]
     odd = [socket.inet_aton(text) for text in ("0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1", "255.255.255.255")]
     for to in [*macs, ALL]:
@@ -130,7 +130,7 @@ def main(interface, prefix, *macs):
                 came.append(frame)
 
     sent = 0
-    for to, kind, payload in frames(prefix, [mac(text) for text in macs]):
+    for to, kind, payload in frames(prefix, [mac(text) for text in macs], 1):
         frame = to + OWN + struct.pack(">H", kind) + payload
         for _ in range(1000):
             try:
@@ -156,7 +156,7 @@ def write(path, own, prefix, *macs):
     OWN = mac(own)
     count = 0
     with open(path, "wb") as file:
-        for to, kind, payload in frames(prefix, [mac(text) for text in macs]):
+        for to, kind, payload in frames(prefix, [mac(text) for text in macs], 2):
             frame = (to + OWN + struct.pack(">H", kind) + payload).ljust(60, b"\0")
             file.write(struct.pack("<H", len(frame)) + frame)
             count += 1
