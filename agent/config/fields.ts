@@ -89,7 +89,10 @@ export const fields = {
     "tsc",
     "Where QEMU's clock comes from between two questions to the kernel, each a system call: the TSC, for 1 ms at most; kernel asks each time.",
   ),
-  sandbox: flag(true, "QEMU's own seccomp filter. Off only to find out whether it is in the way."),
+  sandbox: flag(
+    true,
+    "QEMU's own seccomp filter, and few of root's capabilities for it. Off only to find out whether it is in the way.",
+  ),
 } satisfies Record<string, Field<never> | Field<string> | Field<boolean> | Field<number>>;
 
 export type FieldName = keyof typeof fields;

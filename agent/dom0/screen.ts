@@ -22,6 +22,7 @@ import {
   updateRequest,
 } from "../screen/rfb.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
+import { Looks } from "../xenstore/looks.ts";
 import type { BackendQemu } from "./backend-qemu.ts";
 import { NodeWatch } from "./xenstore.ts";
 
@@ -44,7 +45,7 @@ interface Context {
 export class ScreenWatch {
   readonly #node: string;
   readonly #watch = new NodeWatch();
-  #looking = Promise.resolve();
+  readonly #looks = new Looks(() => this.#look().catch((error: unknown) => this.#failed(error)));
   #shown = false;
   #retry: Timer | undefined;
   #pause = retry.first / 2;
@@ -59,7 +60,10 @@ export class ScreenWatch {
   }
 
   start(): Promise<void> {
-    return this.#watch.set(this.context.xenstore, this.#node, () => this.#lookSoon());
+    return this.#watch.set(this.context.xenstore, this.#node, () => {
+      // A screen that comes and goes is no reason to try more often.
+      if (this.#retry === undefined) void this.#looks.take();
+    });
   }
 
   /** Idempotent. */
@@ -68,15 +72,11 @@ export class ScreenWatch {
     this.#retry?.cancel();
   }
 
-  #lookSoon(): void {
-    this.#looking = this.#looking.then(() => this.#look()).catch((error: unknown) => this.#failed(error));
-  }
-
   async #look(): Promise<void> {
     const { xenstore, log } = this.context;
     // Once is enough: QEMU goes on showing what was chosen.
-    if (this.#watch.stopped || this.#shown || (await xenstore.tryReadText(this.#node)) !== connected) return;
-    this.#retry?.cancel();
+    if (this.#watch.stopped || this.#shown || this.#retry !== undefined) return;
+    if ((await xenstore.tryReadText(this.#node)) !== connected) return;
     await this.select();
     this.#shown = true;
     log.info({}, `domain ${this.domid}: dom0's VNC server shows its guest's screen`);
@@ -89,8 +89,10 @@ export class ScreenWatch {
       {},
       `domain ${this.domid}: dom0's VNC server may show no screen until a viewer types Ctrl-Alt-1: ${String(error)}; the next try is in ${this.#pause / 1000} s`,
     );
-    this.#retry?.cancel();
-    this.#retry = this.context.platform.clock.setTimer(this.#pause, () => this.#lookSoon());
+    this.#retry = this.context.platform.clock.setTimer(this.#pause, () => {
+      this.#retry = undefined;
+      void this.#looks.take();
+    });
   }
 }
 

@@ -27,9 +27,10 @@ export type FrontendOutcome =
  * backend has closed it; one outcome for each, in the same order. Those that are not to be awaited count as
  * absent from the start: leave them out. Rejects only with {@link XenstoreFailure} and {@link SystemError}.
  *
- * @param milliseconds counts from the call, also where it is known only later
+ * @param milliseconds counts from the call or from `since`, also where it is known only later
  * @param needed which of them count, where that is known only later: the others are waited for until then. What
  *   it rejects with ends the waiting
+ * @param since when they were waited for first, if not now
  */
 export async function waitForFrontends(
   client: XenstoreClient,
@@ -37,13 +38,16 @@ export async function waitForFrontends(
   frontends: readonly Frontend[],
   milliseconds: number | Promise<number> = defaultDeadline,
   needed: Promise<readonly Frontend[]> = Promise.resolve(frontends),
+  since = client.clock.now(),
 ): Promise<FrontendOutcome[]> {
   if (frontends.length === 0) return Promise.all([needed, milliseconds]).then(() => []);
   const { files } = platform;
   const events = new KernelEvents(platform, () => {
     for (const wait of waits) wait.kernelEvent();
   });
-  const waits = frontends.map((frontend) => new FrontendWait(client, files, events, frontend, milliseconds));
+  const waits = frontends.map(
+    (frontend) => new FrontendWait(client, files, events, frontend, milliseconds, since),
+  );
   let lose: (error: unknown) => void = () => {};
   const lost = new Promise<never>((_resolve, reject) => {
     lose = reject;
@@ -83,7 +87,6 @@ class FrontendWait {
   readonly outcome: Promise<FrontendOutcome>;
   #settle: (outcome: FrontendOutcome) => void = () => {};
   #fail: (error: unknown) => void = () => {};
-  readonly #began: number;
   /** When it was first looked for in vain. */
   #missed: number | undefined;
   #deadline: Timer | undefined;
@@ -99,12 +102,12 @@ class FrontendWait {
     private readonly events: KernelEvents,
     readonly frontend: Frontend,
     milliseconds: number | Promise<number>,
+    private readonly since: number,
   ) {
     this.outcome = new Promise((resolve, reject) => {
       this.#settle = resolve;
       this.#fail = reject;
     });
-    this.#began = client.clock.now();
     if (typeof milliseconds === "number") this.#setDeadline(milliseconds);
     else milliseconds.then((value) => this.#setDeadline(value)).catch(() => {});
   }
@@ -112,7 +115,7 @@ class FrontendWait {
   #setDeadline(milliseconds: number): void {
     if (this.#done) return;
     const { clock } = this.client;
-    const rest = Math.max(0, this.#began + milliseconds - clock.now());
+    const rest = Math.max(0, this.since + milliseconds - clock.now());
     this.#deadline = clock.setTimer(rest, () => void this.#giveUp());
   }
 
@@ -185,7 +188,7 @@ class FrontendWait {
     if (devices.length === 0) return false;
     this.stop();
     const now = this.client.clock.now();
-    const [milliseconds, waited] = [now - this.#began, now - (this.#missed ?? now)];
+    const [milliseconds, waited] = [now - this.since, now - (this.#missed ?? now)];
     this.#settle({ connected: true, frontend: this.frontend, devices, milliseconds, waited });
     return true;
   }
@@ -194,7 +197,7 @@ class FrontendWait {
   async #giveUp(): Promise<void> {
     if (this.#done) return;
     this.stop();
-    const milliseconds = this.client.clock.now() - this.#began;
+    const milliseconds = this.client.clock.now() - this.since;
     const { client, frontend } = this;
     const { path } = frontend;
     try {

@@ -22,8 +22,8 @@ import { parseState, XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import { type FileSystem, type Platform, SystemError } from "../platform/port.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
+import { Looks } from "../xenstore/looks.ts";
 import { addSet, findSets, type Qmp, removeSet, stubDevid } from "./fdsets.ts";
-import { Looks } from "./looks.ts";
 
 const directory = "device/vbd";
 /** Most drives that are followed; QEMU has four, and no domain has more disks than this. */
@@ -41,6 +41,8 @@ export interface CdContext {
   readonly started: readonly number[];
   /** Gets what has not come yet, and what may be the matter. */
   warn(text: string): void;
+  /** Gets the same once it has. */
+  withdraw(text: string): void;
   /** Gets what keeps a medium from the guest: thing, value, remedy. */
   complain(text: string): void;
 }
@@ -174,7 +176,8 @@ class Drive {
     // Two events for one device: the set may be in use already.
     if (old.length > 0 && this.#given === identity) return;
     for (const set of old) await removeSet(qmp, set);
-    const fd = platform.descriptors.open(device, { access: "read" });
+    // Whatever lies there by now: QEMU can put a FIFO in its place, which is waited for otherwise.
+    const fd = platform.descriptors.open(device, { access: "read", nonBlocking: true });
     // Before the answer: without one QEMU may have it all the same.
     this.#given = identity;
     try {
@@ -213,8 +216,11 @@ class Drive {
     // One that has been given up, by either side, will not come.
     const hopeless = passed < patience || passed >= deadline;
     if (first === undefined || first.connected || hopeless || !current()) return first;
-    this.context.warn(first.error.message);
-    const [second] = await waitForFrontends(store, platform, [drive], deadline - passed);
+    const notYet = first.error.message;
+    this.context.warn(notYet);
+    const all = Promise.resolve([drive]);
+    const [second] = await waitForFrontends(store, platform, [drive], deadline, all, began);
+    if (second?.connected === true) this.context.withdraw(notYet);
     return second;
   }
 

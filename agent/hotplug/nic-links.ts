@@ -20,8 +20,8 @@ import { QmpCommandError, QmpConnectionClosed, QmpFramingError } from "../qmp/er
 import { isJsonObject } from "../qmp/json.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
+import { Looks } from "../xenstore/looks.ts";
 import type { Qmp } from "./fdsets.ts";
-import { Looks } from "./looks.ts";
 
 /** One emulated NIC and its way to the network. */
 export interface JoinedNic {

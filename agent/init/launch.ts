@@ -75,6 +75,7 @@ export function launchQemu(
   for (const joint of joints) joint.handedOver();
   const child = spawnQemu(platform, {
     argv,
+    confined: config.sandbox,
     env: config.clock === "tsc" ? [`LD_PRELOAD=${clockLibrary}`] : [],
     descriptors,
     monitor: ours,

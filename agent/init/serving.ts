@@ -42,6 +42,8 @@ export interface ServingContext {
   readonly qmp: QmpClient;
   /** Something is late or cut, but not lost. */
   warn(text: string): void;
+  /** It has come after all. */
+  withdraw(text: string): void;
   /** Something is lost for good, and yet the guest can go on. */
   complain(text: string): void;
   /** Called when a session begins. */
@@ -74,6 +76,7 @@ export class Serving {
       new CdDrives({
         ...{ platform, store, qmp, log, complain },
         warn: (text) => context.warn(text),
+        withdraw: (text) => context.withdraw(text),
         notice: config.lateNotice,
         deadline: config.frontendDeadline,
         started: cds.map(({ id }) => id),

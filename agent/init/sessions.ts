@@ -3,11 +3,11 @@ import type { Platform } from "../platform/port.ts";
 import type { ByteStream } from "../platform/stream.ts";
 import { serveVchan, type VchanServer } from "../qmp/vchan.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
-import { ConnectionLost } from "../xenstore/errors.ts";
+import { ConnectionLost, RequestTimedOut } from "../xenstore/errors.ts";
 
 /** Then the stub domain ends, which is told, and its nodes with it. */
 function unlessLost(error: unknown): void {
-  if (!(error instanceof ConnectionLost)) throw error;
+  if (!(error instanceof ConnectionLost || error instanceof RequestTimedOut)) throw error;
 }
 
 interface SessionsContext {

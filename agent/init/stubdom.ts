@@ -83,7 +83,10 @@ export class Stubdom {
     private readonly platform: Platform,
     private readonly log: Log,
   ) {
-    this.#phases = new Phases(platform.clock, (time) => this.#report?.phase(time));
+    this.#phases = new Phases(platform.clock, (time) => {
+      // A boot that has failed may have its next phase under way.
+      if (!this.#ending) this.#report?.phase(time);
+    });
     this.#children = new Children(platform.processes);
     this.#memory = new MemoryWatch(platform.files, ({ total, available }, least) => {
       log.info({}, `memory: low-water mark ${least} KiB available of ${total} KiB`);
@@ -176,11 +179,10 @@ export class Stubdom {
     const [serving] = await Promise.all([loading, ready]);
     this.#phases.enter("running");
     store.deadline = runningStoreDeadline;
+    // What was late has come.
+    this.#withdraw(this.#error);
     await serving.begin(`${home}/qmp-vchan`);
     this.#memory.look();
-    // What was late has come.
-    if (this.#error !== undefined) this.#report.write("error", "");
-    this.#error = undefined;
     const [first, last] = [this.#phases.times[0], this.#phases.times.at(-1)];
     log.info(
       {
@@ -215,7 +217,11 @@ export class Stubdom {
       return this.#report ?? new DomainReport(this.#store, path, this.log);
     try {
       const store = XenstoreClient.connect(this.platform, { deadline: lastWords });
-      return new DomainReport(store, path, silentLogger, homeless);
+      const report = new DomainReport(store, path, silentLogger, homeless);
+      // What was still held has gone with the other connection.
+      if (this.#identity !== undefined) report.open(this.#identity.domid, version);
+      for (const time of this.#phases.times) report.phase(time);
+      return report;
     } catch {
       return undefined; // the log has what dom0 would have been told
     }
@@ -252,8 +258,10 @@ export class Stubdom {
     const late = this.#take(outcomes);
     for (const { error } of late) this.#warn(error.message);
     const rest = late.map(({ frontend }) => frontend);
-    const deadline = (await configuring).frontendDeadline - (await patience);
-    const [missing] = this.#take(await waitForFrontends(store, this.platform, rest, deadline));
+    const deadline = (await configuring).frontendDeadline;
+    const [missing] = this.#take(
+      await waitForFrontends(store, this.platform, rest, deadline, Promise.resolve(rest), began),
+    );
     if (missing !== undefined) throw missing.error;
     const missed =
       late.length > 0
@@ -329,6 +337,7 @@ export class Stubdom {
       ...given,
       ...{ platform, log, passthrough, found: this.#found },
       warn: (text) => this.#warn(text),
+      withdraw: (text) => this.#withdraw(text),
       complain: (text) => this.#complain(text),
       busy: () => void this.#memory.look(),
     });
@@ -415,6 +424,13 @@ export class Stubdom {
   /** Something is late but not lost: told in the log and to dom0 while there is time to look. */
   #warn(text: string): void {
     this.#tell("warn", text);
+  }
+
+  /** What was told has passed: dom0 need not look any more, unless something else is the matter by now. */
+  #withdraw(text: string | undefined): void {
+    if (text === undefined || this.#error !== text || this.#ending) return;
+    this.#error = undefined;
+    this.#report?.write("error", "");
   }
 
   /** Something is lost for good, and yet the guest can go on. */

@@ -114,6 +114,11 @@ export interface SpawnOptions {
   readonly descriptors: readonly (number | null)[];
   /** Run in a session of its own (setsid), so that no signal for our group reaches it. */
   readonly newSession?: boolean;
+  /**
+   * Keeps it from what only reaching for us and for the kernel would take: of our capabilities it has those that a device of
+   * the host needs, CAP_SYS_RAWIO and CAP_SYS_ADMIN, whoever it is.
+   */
+  readonly confined?: boolean;
   /** Make descriptor 0 the controlling terminal of the new session (the debug shell). */
   readonly controllingTerminal?: boolean;
 }

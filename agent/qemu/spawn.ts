@@ -4,6 +4,8 @@ import { QemuNotStarted } from "./errors.ts";
 export interface QemuLaunch {
   readonly argv: readonly Uint8Array[];
   readonly env: readonly string[];
+  /** It has few of our capabilities; see `SpawnOptions.confined`. */
+  readonly confined: boolean;
   /**
    * Descriptors that QEMU inherits, by the number that it will know each by, from 3 on; they are the
    * child's afterwards and are closed here, whether or not it could be started.
@@ -40,6 +42,7 @@ export function spawnQemu(platform: Platform, launch: QemuLaunch): QemuProcess {
       env: launch.env,
       descriptors: Array.from(inherited, (fd) => fd ?? null),
       newSession: true,
+      confined: launch.confined,
     });
     return { pid, began: processes.executedAt(), monitor: launch.monitor, output };
   } catch (error) {

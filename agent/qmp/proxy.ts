@@ -1,6 +1,7 @@
 import { concatBytes } from "../bytes/bytes.ts";
 import { encodeText } from "../bytes/text.ts";
 import type { ByteStream } from "../platform/stream.ts";
+import { ControlFilter } from "./control-filter.ts";
 import { QmpCommandError, QmpFramingError } from "./errors.ts";
 import { commandBounds, LineScanner, type Message, MessageReader } from "./framing.ts";
 import { isJsonObject, type JsonObject, type JsonValue } from "./json.ts";
@@ -36,13 +37,18 @@ export interface SessionSummary {
  * a guest can cause at will once a second at most.
  */
 const heldEvents = 16 * 1024;
+/**
+ * Most bytes that pass while an answer is owed: libxl keeps every event until its command is answered. The largest true answer
+ * has about 250 KiB.
+ */
+const mostUnanswered = 2 * 1024 * 1024;
 
 /**
  * One session of the toolstack, from its connection to its end, over one connection of its own to QEMU: QEMU
  * itself then greets each session and forgets its half-written commands and its capabilities, and nothing
  * of one session can reach the next.
  *
- * All bytes pass unchanged, in order, no faster than the other side takes them, but for the commands named
+ * All bytes pass unchanged but for control characters ({@link ControlFilter}), in order, no faster than the other side takes them, but for the commands named
  * in the rules. One that is taken over, or that its gate refuses, waits until QEMU has answered every command
  * before it; those after it wait for its answer.
  *
@@ -66,6 +72,9 @@ class Session {
   #commands = 0;
   /** Called when nothing is owed and what was passed to the toolstack ends with a whole line. */
   #whenQuiet: (() => void) | undefined;
+  readonly #controls = new ControlFilter();
+  /** Bytes that came from QEMU since its last answer, or since nothing was owed. */
+  #unasked = 0;
   /** An answer of ours, to be sent between two lines of QEMU's. */
   #answer: Uint8Array | undefined;
   readonly #lines = new LineScanner();
@@ -182,7 +191,11 @@ class Session {
 
   async #passReplies(): Promise<void> {
     for (let chunk = await this.qemu.read(); chunk !== null; chunk = await this.qemu.read()) {
+      this.#controls.filter(chunk);
+      this.#unasked = this.#unanswered === 0 ? 0 : this.#unasked + chunk.length;
       const parts = this.#sorted(chunk);
+      if (this.#unasked > mostUnanswered)
+        throw new QmpFramingError(`QEMU sent ${this.#unasked} bytes and no answer among them`);
       const written =
         parts.length > 0 &&
         this.toolstack.write(parts.length === 1 ? (parts[0] ?? chunk) : concatBytes(parts));
@@ -225,7 +238,9 @@ class Session {
   }
 
   #answered(kind: "event" | "answer"): void {
-    if (kind === "answer" && this.#unanswered > 0) this.#unanswered--;
+    if (kind !== "answer") return;
+    this.#unasked = 0;
+    if (this.#unanswered > 0) this.#unanswered--;
   }
 }
 

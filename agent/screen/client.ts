@@ -30,6 +30,8 @@ import {
 const longestText = 64 * 1024;
 /** Pieces of messages after which everybody else gets a turn, however fast QEMU sends. */
 const piecesATurn = 4096;
+/** The same for changes of the mode, for each of which bars may have to be drawn all over the frame buffer. */
+const resizesATurn = 4;
 /**
  * Bytes that may wait for QEMU to take them. Beyond, a pointer's way is cut short, then keys are lost; and a QEMU that makes
  * us ask again and again without reading it has lost its screen.
@@ -171,6 +173,7 @@ export class RfbClient {
         case encodings.desktopSize:
           this.#resize(checkedSize(area.width, area.height));
           resized = true;
+          if (this.context.counters.resizes % resizesATurn === 0) await this.#sleep(0);
           break;
         case encodings.extendedKeyEvent:
           break;

@@ -3,6 +3,7 @@ import { type Frontend, parseState, XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Platform, Timer } from "../platform/port.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
+import { Looks } from "../xenstore/looks.ts";
 import { screenSocket } from "./arguments.ts";
 import { Canvas } from "./canvas.ts";
 import { RfbClient } from "./client.ts";
@@ -76,22 +77,21 @@ export class Screen {
   async #follow(): Promise<void> {
     const { store, log, framebuffer } = this.context;
     const node = `${framebuffer.path}/state`;
-    let looking = Promise.resolve();
+    const looks = new Looks(() => this.#look(node).catch((error) => this.#failed(error)));
     try {
       await this.#firstWait();
       if (this.#stopped) return;
-      const look = async () => {
-        const state = parseState(node, await store.tryReadText(node));
-        if (state === XenbusState.Connected) this.#open();
-        else this.#close(`${node} is ${state ?? "gone"}`);
-      };
-      await store.watch(node, () => {
-        looking = looking.then(look).catch((error) => this.#failed(error));
-      });
+      await store.watch(node, () => void looks.take());
       if (this.#stopped) this.stop();
     } catch (error) {
       log.warn({}, `no screen: ${String(error)}`);
     }
+  }
+
+  async #look(node: string): Promise<void> {
+    const state = parseState(node, await this.context.store.tryReadText(node));
+    if (state === XenbusState.Connected) this.#open();
+    else this.#close(`${node} is ${state ?? "gone"}`);
   }
 
   /** Only to say early what is missing. */

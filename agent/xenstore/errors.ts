@@ -4,7 +4,7 @@
  *     XenstoreFailure
  *     ├── XenstoreError      xenstored (or the kernel for it) refused a request: ENOENT, EACCES, EAGAIN...
  *     ├── ProtocolError      bytes that the protocol forbids, in either direction
- *     ├── RequestTimedOut    no reply in time; the connection itself still stands
+ *     ├── RequestTimedOut    no reply in time; the connection is given up with it
  *     ├── WaitTimedOut       a node did not take the value that was waited for
  *     └── ConnectionLost     the connection is gone, and every request and watch on it with it
  *

@@ -1,6 +1,8 @@
 /* Children, signals and the end of the machine. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -8,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/reboot.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -23,7 +27,7 @@
 
 #include "native.h"
 
-enum { most_strings = 8192, most_descriptors = 64, new_session = 1, controlling_terminal = 2 };
+enum { most_strings = 8192, most_descriptors = 64, new_session = 1, controlling_terminal = 2, confined = 4 };
 
 /* A NULL-terminated vector from an array of strings and Uint8Arrays (bytes that are not text). */
 static char **string_vector(JSContext *ctx, JSValueConst array)
@@ -75,6 +79,30 @@ static void free_vector(JSContext *ctx, char **vector)
     js_free(ctx, vector);
 }
 
+/*
+ * Of our capabilities what is executed next keeps those that a device of the host takes to be passed through (its
+ * configuration beyond 64 bytes, its ports and its memory, in sysfs), and being root gives it no others. Who lacks one that we
+ * have can neither trace us nor open our memory: cap_ptrace_access_check() of Linux.
+ */
+static int confine(void)
+{
+    static const int kept[] = {CAP_SYS_RAWIO, CAP_SYS_ADMIN};
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct now[2], sets[2] = {0};
+
+    if (syscall(SYS_capget, &head, now))
+        return -1;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        sets[0].permitted |= now[0].permitted & 1U << kept[i];
+    sets[0].inheritable = sets[0].effective = sets[0].permitted;
+    if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED, 0, 0, 0) || syscall(SYS_capset, &head, sets))
+        return -1;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (sets[0].permitted & 1U << kept[i] && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, kept[i], 0, 0))
+            return -1;
+    return 0;
+}
+
 static double executed_at;
 
 /* In the child, in our memory, until execve: only system calls. Returns only to report errno. */
@@ -103,6 +131,8 @@ static void become(char **argv, char **env, int *fds, int count, int flags)
     if ((flags & controlling_terminal) && ioctl(0, TIOCSCTTY, 0))
         return;
     if (close_range(count, ~0U, CLOSE_RANGE_CLOEXEC))
+        return;
+    if ((flags & confined) && confine())
         return;
     executed_at = boot_time_ms();
     execve(argv[0], argv, env);

@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { capture } from "../../bundler/exec.ts";
 import { progress } from "../../bundler/progress.ts";
@@ -104,6 +105,8 @@ async function attemptOnce(
   }
 }
 
+/** Milliseconds that the round under way has to end when it is interrupted. */
+const LAST_ROUND = 60_000;
 const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** Ctrl-C and its like: rejects when the first of them comes. The run ends then, and takes back what is in dom0. */
@@ -129,11 +132,16 @@ async function measureAll(
 ): Promise<void> {
   const finish = await progress.step("images into dom0", () => prepare(bench, variants));
   const { signal, comes } = interruption();
+  const rounds = measureRounds(bench, variants, order, measured, signal);
   try {
-    await Promise.race([measureRounds(bench, variants, order, measured, signal), comes]);
+    await Promise.race([rounds, comes]);
   } finally {
-    // The host may have gone.
-    if (signal.aborted) await clearUp(bench.host).catch(() => {});
+    // The host may have gone. A round whose guest is taken away ends by itself, and what it has in dom0, the helper say.
+    if (signal.aborted) {
+      await clearUp(bench.host).catch(() => {});
+      await Promise.race([rounds.catch(() => {}), delay(LAST_ROUND)]);
+      await clearUp(bench.host).catch(() => {});
+    }
     await finish().catch(() => {});
   }
 }

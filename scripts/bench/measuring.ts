@@ -91,7 +91,7 @@ export async function prepare(bench: Bench, variants: readonly VariantName[]): P
   );
   const made = stdout.trim().split("\n").filter(Boolean);
   const finish = async (): Promise<void> => {
-    const undo = [...made.reverse().map((words) => `ip ${words}`), `rm -rf /root/${OURS}*`];
+    const undo = [...made.reverse().map((words) => `ip ${words}`), `rm -rf /root/${OURS}* ${STATE}`];
     await host.run(undo.join("; "), { accept: "any" });
   };
   if (!settings.groups.includes("network")) return finish;
@@ -420,9 +420,9 @@ async function together(bench: Bench, variant: VariantName, count: Density): Pro
   let copying = 0;
   try {
     for (const [index, name] of names.entries()) {
+      const asked = Date.now();
       const wanted = await options(bench, variant, name, []);
       const mac = `00:16:3e:00:0d:${String(index + 10)}`;
-      const asked = Date.now();
       const guest = await createGuest(host, { ...wanted, nics: [{ mac, bridge: BRIDGE, model: "e1000" }] });
       copying += Date.now() - asked - guest.createTime;
       all.push(guest);

@@ -52,17 +52,18 @@ afterAll(async () => {
 
 tellOnFailure(() => ({ host, guest }), "pv");
 
-/** Nothing of all this is the stub domain's affair. */
+/** Nothing of all this is the stub domain's affair. On a busy machine a device may be late, which is said as a warning. */
 async function expectUndisturbed(): Promise<void> {
-  expect(await guest.qemuDmLog()).not.toMatch(/ (error|warn) /);
+  expect(await guest.qemuDmLog()).not.toMatch(/ error | warn (?!.* is not connected after )/);
   expect(await guest.agent()).toMatchObject({ phase: "running" });
 }
 
-const shows = (disk: string, there: boolean) =>
+/** A device, as a path below /sys; it may take the guest a while. */
+const shows = (device: string, there: boolean) =>
   askGuest(
     guest,
-    `n=0; until [ ${there ? "" : "! "}-e /sys/block/${disk} ] || [ $n -gt 300 ]; do n=$((n + 1)); usleep 100000; done; ` +
-      `[ -e /sys/block/${disk} ] && echo "guest:" shows there || echo "guest:" shows gone`,
+    `n=0; until [ ${there ? "" : "! "}-e /sys/${device} ] || [ $n -gt 300 ]; do n=$((n + 1)); usleep 100000; done; ` +
+      `[ -e /sys/${device} ] && echo "guest:" shows there || echo "guest:" shows gone`,
     /guest: shows (\w+)/,
   );
 
@@ -95,11 +96,11 @@ describe("a guest with PV drivers", () => {
       const content = await randomFile(host, "/root/pv/attached.img", small);
       const spec = "format=raw,vdev=xvdh,access=rw,target=/root/pv/attached.img";
       await host.run(["xl", "block-attach", guest.name, spec]);
-      expect(await shows("xvdh", true)).toBe("there");
+      expect(await shows("block/xvdh", true)).toBe("there");
       expect(await sum(guest, "xvdh")).toBe(content);
       const written = await write(guest, "xvdh");
       await host.run(["xl", "block-detach", guest.name, "xvdh"], { timeout: 60 });
-      expect(await shows("xvdh", false)).toBe("gone");
+      expect(await shows("block/xvdh", false)).toBe("gone");
       expect((await host.run("head -c 65536 /root/pv/attached.img | sha256sum")).stdout).toContain(written);
     }
     await expectUndisturbed();
@@ -120,8 +121,7 @@ describe("a guest with PV drivers", () => {
 
   it("loses its NIC by xl network-detach, and goes on", async () => {
     await host.run(["xl", "network-detach", guest.name, "0"], { timeout: 60 });
-    const command = `[ -e /sys/class/net/eth0 ] && echo "guest:" nic there || echo "guest:" nic gone`;
-    expect(await askGuest(guest, command, /guest: nic (\w+)/)).toBe("gone");
+    expect(await shows("class/net/eth0", false)).toBe("gone");
     expect(await sum(guest, "xvdb")).toMatch(/^[0-9a-f]{64}$/);
     expect(await guest.agent()).toMatchObject({ phase: "running" });
   });

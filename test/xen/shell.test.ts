@@ -57,6 +57,16 @@ describe("a stub domain with its debug shell", () => {
     expect(text).toContain("status 1");
   });
 
+  it("has a QEMU that is root without root's capabilities, and so cannot reach into process 1", async () => {
+    const agent = `/local/domain/${await guest.stubdomId()}/device-model/${await guest.domid()}/agent`;
+    const pid = await xenstoreRead(host, `${agent}/qemu/pid`);
+    const said = await inStubdom(guest, `grep -E '^(CapEff|CapPrm|Seccomp):' /proc/${pid}/status`);
+    // CAP_SYS_RAWIO and CAP_SYS_ADMIN, for devices of the host.
+    expect(said.replaceAll(/\s+/g, " ").trim()).toBe(
+      "CapPrm: 0000000000220000 CapEff: 0000000000220000 Seccomp: 2",
+    );
+  });
+
   it("leaves nothing of a session behind that has ended", async () => {
     await inStubdom(guest, "stubdom xenstore watch target > /dev/null &");
     const left = await inStubdom(guest, "sleep 1; ps | grep -c '[w]atch target'");

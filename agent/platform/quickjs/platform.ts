@@ -145,8 +145,8 @@ const files: FileSystem = {
 
 const processes: Processes = {
   pid: native.pid(),
-  spawn({ argv, env, descriptors: fds, newSession, controllingTerminal }) {
-    const flags = (newSession ? 1 : 0) | (controllingTerminal ? 2 : 0);
+  spawn({ argv, env, descriptors: fds, newSession, controllingTerminal, confined }) {
+    const flags = (newSession ? 1 : 0) | (controllingTerminal ? 2 : 0) | (confined ? 4 : 0);
     const numbers = fds.map((fd) => fd ?? -1);
     const program = argv[0] ?? "";
     const name = typeof program === "string" ? program : decodeText(program);

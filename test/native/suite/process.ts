@@ -17,6 +17,7 @@ const SIGCHLD = 17;
 const SIGUSR1 = 10;
 const NEW_SESSION = 1;
 const CONTROLLING_TERMINAL = 2;
+const CONFINED = 4;
 
 /** Runs `argv` to its end with standard output caught. */
 async function run(argv: (string | Uint8Array)[], env: string[] = [], flags = 0): Promise<[string, unknown]> {
@@ -110,6 +111,27 @@ export const processTests: Record<string, Group> = {
       );
       equal(printed, "1\n");
       equal(native.spawn(["/bin/true"], [], [-1], NEW_SESSION | CONTROLLING_TERMINAL), errno.ENOTTY);
+    },
+    "leaves what is confined two capabilities, and none over us": async () => {
+      const sets = async (flags: number) => {
+        const [printed] = await run(
+          ["/bin/grep", "-E", "^Cap(Prm|Eff|Amb):", "/proc/self/status"],
+          [],
+          flags,
+        );
+        return printed.match(/[0-9a-f]{16}/g)?.map((mask) => BigInt(`0x${mask}`)) ?? [];
+      };
+      const [all = 0n] = await sets(0);
+      // CAP_SYS_RAWIO and CAP_SYS_ADMIN, where we have them.
+      const kept = all & 0x22_0000n;
+      equal((await sets(CONFINED)).join(" "), [kept, kept, kept].join(" "));
+      const [said, ended] = await run(
+        ["/bin/sh", "-c", "exec 2>&1; exec head -c 1 /proc/$PPID/mem"],
+        [],
+        CONFINED,
+      );
+      holds(/Permission denied/.test(said), said);
+      equal(ended, [1, null]);
     },
     "reports what execve says": () => {
       equal(native.spawn(["/nowhere"], [], [], 0), errno.ENOENT);

@@ -84,7 +84,7 @@ async function follow(started: readonly number[]): Promise<void> {
     files,
     descriptors: {
       open(path, options) {
-        expect(options).toEqual({ access: "read" });
+        expect(options).toEqual({ access: "read", nonBlocking: true });
         if (unreadable) throw new SystemError("EIO", "open", path);
         const fd = 50 + opened.push(path) - 1;
         open.set(fd, path);
@@ -99,8 +99,9 @@ async function follow(started: readonly number[]): Promise<void> {
   const store = new XenstoreClient(daemon.connect(stubdomId), clock);
   const complain = (text: string) => void complaints.push(text);
   const warn = (text: string) => void lines.push(`late: ${text}`);
+  const withdraw = (text: string) => void lines.push(`come: ${text}`);
   const patience = { notice: 4000, deadline: 12_000 };
-  cds = new CdDrives({ platform, store, qmp: qemu, log, ...patience, started, warn, complain });
+  cds = new CdDrives({ platform, store, qmp: qemu, log, ...patience, started, warn, withdraw, complain });
   await cds.follow();
   await quiet();
 }
@@ -215,13 +216,27 @@ test("a drive that comes up late is offered then", async () => {
   await quiet();
   expect(complaints).toHaveLength(1);
   expect(complaints[0]).toMatch(
-    /^CD drive device\/vbd\/5632: no new medium for the guest: CD drive hdc .* is not connected after 8000 ms.*; xl gives up after 40 s/,
+    /^CD drive device\/vbd\/5632: no new medium for the guest: CD drive hdc .* is not connected after 12000 ms.*; xl gives up after 40 s/,
   );
   files.put("/dev/xvdc", "");
   tree.state(front, 4);
   await quiet();
   expect(qemu.sets.size).toBe(1);
   expect(clock.pending).toBe(0);
+});
+
+test("a drive that comes after it was told of as late is told of as there", async () => {
+  await attach("/iso/a");
+  await follow([devid]);
+  await change("/iso/b", false);
+  await clock.advance(5_000);
+  files.put("/dev/xvdc", "");
+  tree.state(front, 4);
+  await quiet();
+  const late = lines.find((line) => line.startsWith("late: "))?.slice(6);
+  expect(lines).toContain(`come: ${late}`);
+  expect(qemu.sets.size).toBe(1);
+  expect([complaints, clock.pending]).toEqual([[], 0]);
 });
 
 test("a drive that is detached before it came up is no fault", async () => {

@@ -1,5 +1,6 @@
 /** Devices that change under the running guest, through the whole of PID 1. */
 import { expect, test } from "vitest";
+import { SystemError } from "../../../agent/platform/port.ts";
 import type { JsonValue } from "../../../agent/qmp/json.ts";
 import { FakeFdsets } from "../../fakes/fdsets.ts";
 import { Stage } from "./stage.ts";
@@ -48,6 +49,18 @@ test("a CD that is changed reaches QEMU over the agent's monitor, with its descr
     "info: CD drive hdc has a new medium on /dev/xvdc: QEMU can open it as /dev/fdset/0",
   );
   expect([stage.of("error"), stage.clock.pending]).toEqual([[], 0]);
+});
+
+test("QMP that dom0 cannot be offered is told where dom0 looks, and stays so", async () => {
+  const stage = new Stage();
+  stage.vchans.failure = new SystemError("ENOENT", "listen", "/dev/xen/gntalloc");
+  await stage.running();
+  await stage.pass(1000);
+  expect(stage.agent("error")).toMatch(/^QMP: no vchan for dom0 at .*ENOENT; needs \/dev\/xen\/gntalloc/);
+  expect(stage.agent("phase")).toBe("running");
+  stage.signal("SIGUSR2");
+  await stage.pass(1000);
+  expect(stage.clock.pending).toBe(0);
 });
 
 test("a disk that dom0's QEMU serves is named: a guest with PV drivers would wait for it in vain", async () => {

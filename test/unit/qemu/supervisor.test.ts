@@ -79,6 +79,7 @@ async function start(process: FakeQemuProcess = {}) {
       spawnQemu(platform, {
         argv: ["/q", "-x"].map(encodeText),
         env: ["A=b"],
+        confined: true,
         descriptors: new Map([
           [3, monitorEnd],
           [6, tap],
@@ -125,7 +126,7 @@ async function running(process: FakeQemuProcess = {}): Promise<Started> {
 describe("start", () => {
   test("in a session of its own, with its descriptors and no others", async () => {
     const { spawned, kernel, qemu, clock } = await running();
-    expect(spawned[0]).toMatchObject({ env: ["A=b"], newSession: true });
+    expect(spawned[0]).toMatchObject({ env: ["A=b"], newSession: true, confined: true });
     const [input, output, error, monitor, four, five, tap, ...rest] = spawned[0]?.descriptors ?? [];
     expect([input, four, five, rest]).toEqual([null, null, null, []]);
     expect(output).toBe(error);

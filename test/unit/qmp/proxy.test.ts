@@ -177,6 +177,34 @@ describe("an event", () => {
     await summary;
   });
 
+  test("after the other, while an answer is owed, ends the session: libxl keeps them all until then", async () => {
+    const { toolstack, qemu, summary } = bareSession({}, 16384);
+    await qemu.send(greeting);
+    await toolstack.send('{"execute": "qmp_capabilities"}');
+    const flood = qemu.send(event.repeat((3 << 20) / event.length)).catch(() => "cut");
+    const { endedBy, error } = await summary;
+    expect([endedBy, error?.message]).toEqual([
+      "fault",
+      expect.stringMatching(/^QEMU sent 2\d{6} bytes and no answer/),
+    ]);
+    expect(await flood).toBe("cut");
+    await toolstack.done;
+    expect(toolstack.text.length).toBeLessThan(2.1 * 1024 * 1024);
+  });
+
+  test("and another between many answers is no flood", async () => {
+    const { toolstack, qemu, summary } = bareSession({}, 16384);
+    await qemu.send(greeting);
+    for (let n = 0; n < 5; n++) {
+      await toolstack.send('{"execute": "query-status"}');
+      await qemu.until('{"execute": "query-status"}'.repeat(n + 1));
+      await qemu.send(`${event.repeat((1 << 20) / event.length)}{"return": {"n": ${n}}}\r\n`);
+      await toolstack.until(`{"n": ${n}}`);
+    }
+    toolstack.stream.close();
+    expect((await summary).endedBy).toBe("toolstack");
+  });
+
   test("is not lost when QEMU ends", async () => {
     const { toolstack, qemu, summary } = bareSession();
     await qemu.send(greeting + event);

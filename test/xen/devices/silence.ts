@@ -69,8 +69,9 @@ export function silenceTests(guestOf: () => Guest, nic: SilentNic): void {
       ...macs,
     ]);
     const server = host.spawn(["socat", "-u", `OPEN:${file}`, "TCP-LISTEN:7300,reuseaddr"]);
+    await host.run("for i in $(seq 100); do ss -ltn | grep -q ':7300 ' && exit; sleep 0.1; done; exit 1");
     const fetched = await askGuest(guest, `takeframes ${prefix}.1 7300`, /guest: frames (\d+)/);
-    await server.exited;
+    server.kill(15);
     expect(fetched).toBe((await host.run(`wc -c < ${file}`)).stdout.trim());
     const knock = () =>
       askGuest(guest, `knock ${nic.name()}`, /guest: knocked (\d+ came, frames sent=\d+)/, 900);
