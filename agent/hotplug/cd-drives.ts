@@ -105,6 +105,10 @@ class Drive {
   #incarnation = 0;
   /** The one for which nothing is left to do. */
   #settled: number | undefined;
+  /** What was told of a medium that is late. */
+  #late: string | undefined;
+  /** What was told of a medium that did not come. */
+  #complaint: string | undefined;
   /** What the set that we added is of. */
   #given: string | undefined;
   readonly #looks = new Looks(() => this.#lookOnce());
@@ -183,6 +187,8 @@ class Drive {
     try {
       const set = await addSet(qmp, fd, this.#opaque);
       const what = drive.empty ? "is empty" : `has a new medium on ${device}`;
+      if (this.#complaint !== undefined) this.context.withdraw(this.#complaint);
+      this.#complaint = undefined;
       log.info({}, `${drive.label} ${what}: QEMU can open it as /dev/fdset/${set}`);
     } finally {
       platform.descriptors.close(fd);
@@ -202,6 +208,9 @@ class Drive {
     const outcome = await Promise.race([waiting, superseded]);
     waiting.catch(() => {});
     this.#supersede = () => {};
+    // It has come, or something else is told, or another one is waited for.
+    if (this.#late !== undefined) this.context.withdraw(this.#late);
+    this.#late = undefined;
     if (outcome?.connected === false) throw outcome.error;
     return outcome?.connected === true;
   }
@@ -216,12 +225,10 @@ class Drive {
     // One that has been given up, by either side, will not come.
     const hopeless = passed < patience || passed >= deadline;
     if (first === undefined || first.connected || hopeless || !current()) return first;
-    const notYet = first.error.message;
-    this.context.warn(notYet);
+    this.#late = first.error.message;
+    this.context.warn(this.#late);
     const all = Promise.resolve([drive]);
-    const [second] = await waitForFrontends(store, platform, [drive], deadline, all, began);
-    if (second?.connected === true) this.context.withdraw(notYet);
-    return second;
+    return (await waitForFrontends(store, platform, [drive], deadline, all, began))[0];
   }
 
   /** libxl has done so before it detaches; for whoever else detaches a drive, it must not be held. */
@@ -238,7 +245,8 @@ class Drive {
       error instanceof SystemError
         ? "; see dom0's kernel log about the image"
         : "; xl gives up after 40 s: then eject and insert again";
-    this.context.complain(`CD drive device/vbd/${this.id}: no new medium for the guest: ${reason}${remedy}`);
+    this.#complaint = `CD drive device/vbd/${this.id}: no new medium for the guest: ${reason}${remedy}`;
+    this.context.complain(this.#complaint);
   }
 }
 

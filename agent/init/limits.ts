@@ -24,6 +24,11 @@ export const settings: readonly Setting[] = [
     value: "4194304",
     why: "what the guest writes without a flush must not fill the stub domain's memory",
   },
+  ...["bset", "inheritable"].map((set) => ({
+    path: `/proc/sys/kernel/usermodehelper/${set}`,
+    value: "0 0",
+    why: "what Linux executes by itself, /sbin/poweroff, is a file that QEMU can write to, and would be root with all capabilities",
+  })),
   {
     path: "/proc/sys/kernel/printk",
     value: "3 4 1 3",

@@ -43,6 +43,8 @@ const endsWithin = { failed: 10, well: 60 };
 const memoryPause = 1000;
 /** Where a stub domain that does not know its target says why: beside the errors of Linux's PV drivers. */
 const homeless = "error/stubdom";
+/** Of what was told so much is kept, for when what came later has passed. */
+const mostTold = 8;
 /** While the guest runs, a xenstored that is restarted or stuck for a while is no reason to end it. */
 const runningStoreDeadline = 60_000;
 
@@ -74,7 +76,8 @@ export class Stubdom {
   #passthrough: Passthrough | undefined;
   #qemu: QemuSupervisor | undefined;
   #serving: Serving | undefined;
-  #error: string | undefined;
+  /** What is the matter, the oldest first; the last is what dom0 is shown. */
+  readonly #told: { readonly text: string; readonly lasting: boolean }[] = [];
   #ending = false;
   /** When memory was looked at last. */
   #looked = Number.NEGATIVE_INFINITY;
@@ -180,7 +183,7 @@ export class Stubdom {
     this.#phases.enter("running");
     store.deadline = runningStoreDeadline;
     // What was late has come.
-    this.#withdraw(this.#error);
+    for (const { text, lasting } of [...this.#told]) if (!lasting) this.#withdraw(text);
     await serving.begin(`${home}/qmp-vchan`);
     this.#memory.look();
     const [first, last] = [this.#phases.times[0], this.#phases.times.at(-1)];
@@ -200,12 +203,15 @@ export class Stubdom {
     if (this.#ending) return;
     this.#end(endsWithin.failed);
     const text = tellingRemedy(error);
-    this.#error = text;
+    this.#told.push({ text, lasting: true });
     this.log.error({}, text);
     const report = this.#lastReport();
-    this.#report = report;
     report?.write("error", text);
     report?.write("phase", "failed");
+    // What was still held has gone with the other connection.
+    if (report !== this.#report)
+      for (const { phase, began } of this.#phases.times) report?.time(`phases/${phase}`, began);
+    this.#report = report;
     await this.#stopQemu();
     await this.#powerOff("crash");
   }
@@ -218,9 +224,7 @@ export class Stubdom {
     try {
       const store = XenstoreClient.connect(this.platform, { deadline: lastWords });
       const report = new DomainReport(store, path, silentLogger, homeless);
-      // What was still held has gone with the other connection.
       if (this.#identity !== undefined) report.open(this.#identity.domid, version);
-      for (const time of this.#phases.times) report.phase(time);
       return report;
     } catch {
       return undefined; // the log has what dom0 would have been told
@@ -427,10 +431,11 @@ export class Stubdom {
   }
 
   /** What was told has passed: dom0 need not look any more, unless something else is the matter by now. */
-  #withdraw(text: string | undefined): void {
-    if (text === undefined || this.#error !== text || this.#ending) return;
-    this.#error = undefined;
-    this.#report?.write("error", "");
+  #withdraw(text: string): void {
+    const place = this.#told.findIndex((each) => each.text === text);
+    if (place < 0 || this.#ending) return;
+    this.#told.splice(place, 1);
+    if (place === this.#told.length) this.#report?.write("error", this.#told.at(-1)?.text ?? "");
   }
 
   /** Something is lost for good, and yet the guest can go on. */
@@ -442,7 +447,8 @@ export class Stubdom {
     // What follows from the end must not hide its reason.
     if (this.#ending) return;
     this.log[level]({}, text);
-    this.#error = text;
+    if (!this.#told.some((each) => each.text === text)) this.#told.push({ text, lasting: level === "error" });
+    if (this.#told.length > mostTold) this.#told.shift();
     this.#report?.write("error", text);
     this.#report?.release();
   }
@@ -505,7 +511,7 @@ export class Stubdom {
       qemu: { ...(pid !== undefined && { pid }), ...(peak !== undefined && { peakKib: peak }) },
       memory: this.#memory.look(),
       ...(screen && { screen: { shown: screen.summary, counters: screen.counters } }),
-      error: this.#error,
+      error: this.#told.at(-1)?.text,
     };
   }
 }

@@ -329,6 +329,27 @@ export class MessageReader {
   }
 }
 
+/** The members of what QEMU says, by their names. */
+const answerNames = ["QMP", "return", "error", "id"];
+const eventNames = ["event", "timestamp", "data"];
+
+/**
+ * Told by all names alike, and to the letter: libxl goes by the first that it knows, in whatever case and escapes, and what it
+ * took for an event we must not take for an answer.
+ */
+function kindOf(members: readonly MemberSpan[]): "event" | "answer" {
+  const names = members.map(({ key }) => key);
+  // Of more than are remembered some are unknown.
+  if (names.length < rememberedMembers) {
+    if (names.some((name) => name !== "id") && names.every((name) => answerNames.includes(name)))
+      return "answer";
+    if (names.includes("event") && names.every((name) => eventNames.includes(name))) return "event";
+  }
+  throw new QmpFramingError(
+    `a message of QEMU's is neither a reply nor an event, by its members ${names.map((name) => JSON.stringify(name)).join(", ") || "(none)"}`,
+  );
+}
+
 /**
  * Follows QEMU's side of a connection without holding any of it: which messages end, and where lines begin.
  * QEMU puts each message on a line of its own, and libxl cuts what it reads into lines.
@@ -346,7 +367,7 @@ export class LineScanner {
    * @param onMessage called for each message that ends in `chunk`, before the end of its line is told; `greeting`
    *   and replies are `answer`s
    * @returns the index after each line that ends in `chunk`; to be asked for all of them
-   * @throws QmpFramingError
+   * @throws QmpFramingError also for a message that is neither
    */
   *push(chunk: Uint8Array, onMessage: (kind: "event" | "answer") => void): Generator<number, void> {
     let index = 0;
@@ -360,8 +381,7 @@ export class LineScanner {
       }
       this.#atStart = false;
       index = this.#scanner.scan(chunk, index);
-      if (index >= 0)
-        onMessage(this.#scanner.members.some(({ key }) => key === "event") ? "event" : "answer");
+      if (index >= 0) onMessage(kindOf(this.#scanner.members));
     }
   }
 }

@@ -75,6 +75,8 @@ class Session {
   readonly #controls = new ControlFilter();
   /** Bytes that came from QEMU since its last answer, or since nothing was owed. */
   #unasked = 0;
+  /** An answer is owed by us: a handler or a gate is at work. */
+  #atWork = false;
   /** An answer of ours, to be sent between two lines of QEMU's. */
   #answer: Uint8Array | undefined;
   readonly #lines = new LineScanner();
@@ -130,6 +132,12 @@ class Session {
   }
 
   async #command(message: Message): Promise<void> {
+    this.#atWork = true;
+    await this.#carryOut(message);
+    this.#atWork = false;
+  }
+
+  async #carryOut(message: Message): Promise<void> {
     this.#commands++;
     const name = this.#nameOf(message);
     const handler = this.rules.takeOver?.get(name);
@@ -192,7 +200,8 @@ class Session {
   async #passReplies(): Promise<void> {
     for (let chunk = await this.qemu.read(); chunk !== null; chunk = await this.qemu.read()) {
       this.#controls.filter(chunk);
-      this.#unasked = this.#unanswered === 0 ? 0 : this.#unasked + chunk.length;
+      const owed = this.#unanswered > 0 || this.#atWork;
+      this.#unasked = owed ? this.#unasked + chunk.length : 0;
       const parts = this.#sorted(chunk);
       if (this.#unasked > mostUnanswered)
         throw new QmpFramingError(`QEMU sent ${this.#unasked} bytes and no answer among them`);
@@ -279,5 +288,8 @@ function refusal(message: Message, error: unknown): Uint8Array {
 function answerTo(message: Message, outcome: string): Uint8Array {
   const id = message.raw("id");
   const idMember = id === undefined ? [] : [encodeText(', "id": '), id];
-  return concatBytes([encodeText(`{${outcome}`), ...idMember, encodeText("}\r\n")]);
+  // What QEMU said to us may be in it.
+  const member = encodeText(`{${outcome}`);
+  new ControlFilter().filter(member);
+  return concatBytes([member, ...idMember, encodeText("}\r\n")]);
 }

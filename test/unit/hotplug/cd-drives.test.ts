@@ -222,6 +222,7 @@ test("a drive that comes up late is offered then", async () => {
   tree.state(front, 4);
   await quiet();
   expect(qemu.sets.size).toBe(1);
+  expect(lines).toContain(`come: ${complaints[0]}`);
   expect(clock.pending).toBe(0);
 });
 
@@ -243,7 +244,10 @@ test("a drive that is detached before it came up is no fault", async () => {
   await attach("/iso/a");
   await follow([devid]);
   await change("/iso/b", false);
+  await clock.advance(5_000);
+  const late = lines.find((line) => line.startsWith("late: "))?.slice(6);
   expect(deviceOf(await change("/iso/c"))).toBe("/dev/xvdc");
+  expect(lines).toContain(`come: ${late}`);
   await clock.advance(20_000);
   expect(complaints).toEqual([]);
   expect([clock.pending, daemon.watchCount]).toEqual([0, 1]);

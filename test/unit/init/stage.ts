@@ -283,6 +283,7 @@ export class Stage {
     files.put("/proc/meminfo", "MemTotal:       60000 kB\nMemAvailable:   40000 kB\n");
     for (const path of ["vm/overcommit_memory", "vm/swappiness", "kernel/printk", "net/core/wmem_default"])
       files.put(`/proc/sys/${path}`, "");
+    for (const set of ["bset", "inheritable"]) files.put(`/proc/sys/kernel/usermodehelper/${set}`, "");
     for (const disk of ["a", "b", "c", "d"]) files.put(`/dev/xvd${disk}`, "");
     for (const number of [1, 2, 3]) files.put(`/dev/hvc${number}`, "");
     for (const number of [0, 1, 2])

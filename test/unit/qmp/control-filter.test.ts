@@ -20,7 +20,7 @@ const text = (given: string, piece?: number) => decodeText(filtered(encodeText(g
 describe("what QEMU says to a terminal of dom0's", () => {
   const bad = [
     String.raw`{"error": {"desc": "\u001b]0;root\u0007\u001b[2J"}}`,
-    String.raw`{"error": {"desc": "\u0000\u001F\u0085\u009b31m"}}`,
+    String.raw`{"error": {"desc": "\u0000\u001F\u0085\u009b31m\u007f\u007F"}}`,
     String.raw`{"error": {"desc": "over\b\b\b\bwritten\f"}}`,
     `{"error": {"desc": "\u001b[2J \u007f \u0007"}}`,
     `{"error": {"desc": "\u009b31m \u0085"}}`,
@@ -41,14 +41,14 @@ describe("what QEMU says to a terminal of dom0's", () => {
   }
 
   test("what is no JSON has none either", () => {
-    for (const before of ["\\", "\\u", "\\u0", "\\u00"])
+    for (const before of ["\\", "\\u", "\\u0", "\\u00", "\\u007"])
       expect(text(`${before}\u001b[2J`)).toBe(`${before}?[2J`);
   });
 
   test("all else passes as it is", () => {
     for (const given of [
       '{"return": {"status": "running"}, "id": 1}\r\n',
-      String.raw`{"return": "line\r\n\ttab, \"quoted\", C:\\users\\ubuntu, \/, \u00e9 \u0391 \u2028"}`,
+      String.raw`{"return": "line\r\n\ttab, \"quoted\", C:\\users\\ubuntu, \/, \u00e9 \u0391 \u2028 \u007e \u0070"}`,
       '{"return": "ÄÖÜ \u00a0 \u00bf ¢ 漢字"}',
     ])
       for (const piece of [1, 3, 1000]) expect(text(given, piece)).toBe(given);

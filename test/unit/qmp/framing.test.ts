@@ -148,6 +148,22 @@ test("lines of QEMU's are followed without holding them", () => {
   }
 });
 
+test("what is neither a reply nor an event to the letter is no message of QEMU's", () => {
+  for (const text of [
+    '{"EVENT": "X"}',
+    '{"\\u0065vent": "X"}',
+    '{"return": {}, "event": "X"}',
+    '{"a": 1, "b": 1, "c": 1, "d": 1, "e": 1, "f": 1, "g": 1, "h": 1, "event": "X"}',
+    '{"id": 1}',
+    '{"timestamp": {}}',
+    "{}",
+  ]) {
+    expect(() => [...new LineScanner().push(encodeText(`${text}\r\n`), () => {})], text).toThrow(
+      QmpFramingError,
+    );
+  }
+});
+
 test("any bytes give the same pieces and the same fault, however they are split", () => {
   const alphabet = "{{{}}}[]\"\"''\\\\::,,eid \n\u0001";
   const random = new Random(11);

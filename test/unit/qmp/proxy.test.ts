@@ -192,6 +192,18 @@ describe("an event", () => {
     expect(toolstack.text.length).toBeLessThan(2.1 * 1024 * 1024);
   });
 
+  test("the same, while the agent owes the answer", async () => {
+    const hangs = () => new Promise<JsonValue>(() => {});
+    const { toolstack, qemu, summary } = bareSession({ mine: hangs }, 16384);
+    await qemu.send(greeting);
+    await toolstack.until(greeting);
+    await toolstack.send('{"execute": "mine"}');
+    for (let round = 0; round < 20; round++) await settle();
+    void qemu.send(event.repeat((3 << 20) / event.length)).catch(() => {});
+    expect((await summary).endedBy).toBe("fault");
+    expect(toolstack.text.length).toBeLessThan(2.1 * 1024 * 1024);
+  });
+
   test("and another between many answers is no flood", async () => {
     const { toolstack, qemu, summary } = bareSession({}, 16384);
     await qemu.send(greeting);
@@ -289,6 +301,20 @@ describe("taking over a command", () => {
     await toolstack.send('{"execute":"save","id":7}');
     await toolstack.until("desc");
     expect(toolstack.lines.at(-1)).toBe(`{"error": ${expected}, "id": 7}`);
+    toolstack.stream.close();
+    await summary;
+  });
+
+  test("says nothing of QEMU's with a control character in it", async () => {
+    const { toolstack, summary } = session({
+      mine: () =>
+        Promise.reject(new QmpCommandError("mine", "GenericError", "\u001b]0;root\u0007 \u009b31m\u007f")),
+    });
+    await toolstack.send('{"execute": "qmp_capabilities"}{"execute": "mine", "id": 1}');
+    await toolstack.until("GenericError");
+    const { error } = JSON.parse(toolstack.lines.at(-1) ?? "") as { error: { desc: string } };
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly those must not come through
+    expect(error.desc).not.toMatch(/[\x00-\x1f\x7f-\x9f]/);
     toolstack.stream.close();
     await summary;
   });
