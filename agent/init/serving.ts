@@ -172,7 +172,7 @@ export class Serving {
         if (backend?.includes("/backend/qdisk/"))
           log.info(
             {},
-            `${label} is served by dom0's QEMU, which serves a guest's PV drivers not: let it keep the emulated disk (xen_emul_unplug=never for its Linux, or xen_platform_pci=0 here), or make it format=raw, backendtype=phy`,
+            `${label} is served by dom0's QEMU, which does not serve a guest's PV drivers: let the guest keep the emulated disk (xen_emul_unplug=never for its Linux, or xen_platform_pci=0 here), or make it format=raw, backendtype=phy`,
           );
       }
     } catch (error) {

@@ -48,9 +48,9 @@ const mostUnanswered = 2 * 1024 * 1024;
  * itself then greets each session and forgets its half-written commands and its capabilities, and nothing
  * of one session can reach the next.
  *
- * All bytes pass unchanged but for control characters ({@link ControlFilter}), in order, no faster than the other side takes them, but for the commands named
- * in the rules. One that is taken over, or that its gate refuses, waits until QEMU has answered every command
- * before it; those after it wait for its answer.
+ * All bytes pass, in order and no faster than the other side takes them, unchanged but for QEMU's control characters
+ * ({@link ControlFilter}) and for the commands named in the rules. One that is taken over, or that its gate refuses,
+ * waits until QEMU has answered every command before it; those after it wait for its answer.
  *
  * What QEMU says unasked, which is events, goes out before its next answer, or when 16 KiB have gathered: between
  * two commands libxl may hang up at any moment, and what then reaches dom0's vchan-socket-proxy ends it by SIGPIPE
