@@ -1,7 +1,7 @@
 /**
  * What a guest's access, disk request and round trip cost, in executed instructions of the whole emulated host, and how large
  * image and stub domain are, against the figures that are in the repository: docs/bench/counted.json, made by the command
- * below, and to be made anew when they change for a reason, such as another Xen of Debian's.
+ * below with dom0's QEMU beside, and to be made anew when they change for a reason, such as another Xen of Debian's.
  */
 
 import { spawn } from "node:child_process";
