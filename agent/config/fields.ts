@@ -89,6 +89,10 @@ export const fields = {
     "tsc",
     "Where QEMU's clock comes from between two questions to the kernel, each a system call: the TSC, for 1 ms at most; kernel asks each time.",
   ),
+  crashGuest: flag(
+    false,
+    "Where the stub domain has to end while the guest runs, whether the guest ends with reason crash too, so that on_crash= of its configuration acts. Off, it stands still, as with a QEMU in dom0 that has died.",
+  ),
   sandbox: flag(
     true,
     "QEMU's own seccomp filter, and few of root's capabilities for it. Off only to find out whether it is in the way.",

@@ -160,7 +160,7 @@ async function missing(
       host,
       undefined,
       problem,
-      "name it in pci=, or use xl pci-attach, not device_model_args",
+      "name it in pci=, or use xl pci-attach, not device_model_args_hvm",
     );
   }
   const { bus } = sight;

@@ -82,7 +82,7 @@ export function unemulatedSerials(dm: DmArguments): string[] {
     .slice(serialPorts)
     .map(
       (device) =>
-        `${device} is no serial port of the guest's: QEMU has ${serialPorts} of them; shorten serial_list= in the guest's configuration`,
+        `${device} is no serial port of the guest's: QEMU has ${serialPorts} of them; shorten serial= in the guest's configuration`,
     );
 }
 
@@ -90,7 +90,7 @@ function present<T extends Frontend>(frontend: T | undefined, what: string, inst
   if (frontend !== undefined) return frontend;
   throw new BootError(
     `QEMU's arguments name ${what}, which this stub domain was not given (${instead})`,
-    "name devices in disk=, vif= and serial= of the guest's configuration, not in device_model_args",
+    "name devices in disk=, vif= and serial= of the guest's configuration, not in device_model_args_hvm",
   );
 }
 

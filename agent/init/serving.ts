@@ -15,7 +15,9 @@ import type { Platform } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
 import { driveFiles } from "../qemu/drives.ts";
+import { unavailable } from "../qemu/models.ts";
 import type { QmpClient, QmpEvent } from "../qmp/client.ts";
+import type { CommandGate } from "../qmp/proxy.ts";
 import { toolstackSession } from "../qmp/toolstack.ts";
 import type { VchanServer } from "../qmp/vchan.ts";
 import { CirrusKeeper } from "../savestate/cirrus.ts";
@@ -137,7 +139,7 @@ export class Serving {
     const hasCirrus = dm.options.some(({ value }) => value.includes("cirrus"));
     const keepers = [passthrough, this.#nics, ...(hasCirrus ? [new CirrusKeeper(qmp)] : [])];
     const takeOver = new Map([[save, unlessKept(save, saver.handler, keepers, log)]]);
-    const gates = new Map([["device_add", passthrough.beforeDeviceAdd]]);
+    const gates = new Map([["device_add", this.#beforeDeviceAdd]]);
     const connect = () => {
       this.context.busy();
       const fd = platform.sockets.connectUnix(toolstackSocket);
@@ -148,6 +150,15 @@ export class Serving {
       toolstackSession(client, { log, connect, takeOver, gates, onCut }),
     );
   }
+
+  /** What dom0 adds to a guest that runs, and its PCI devices at the start as well. */
+  readonly #beforeDeviceAdd: CommandGate = async (args) => {
+    const why = typeof args.driver === "string" ? unavailable([args.driver]) : undefined;
+    if (why === undefined) return this.context.passthrough.beforeDeviceAdd(args);
+    const text = `device_add ${args.driver}: ${why.problem}; ${why.remedy}`;
+    this.context.complain(text);
+    throw new Error(text);
+  };
 
   /** The guest runs without; so nothing waits for it, and dom0 may offer it late. */
   async #showScreen(): Promise<void> {

@@ -142,7 +142,7 @@ export class Stubdom {
     // As long as there was something else to do, nothing was waited for.
     const idle = Math.max(0, platform.clock.now() - prepared);
     this.#report.time("waited", Math.min(missed, idle));
-    // libxl adds devices when QEMU runs; these are named in device_model_args.
+    // libxl adds devices when QEMU runs; these are named in device_model_args_hvm.
     if (dm.passthrough.length > 0) {
       this.#report.release();
       const passthrough = await this.#passedThrough(store, config);
@@ -182,6 +182,7 @@ export class Stubdom {
     const [serving] = await Promise.all([loading, ready]);
     this.#phases.enter("running");
     store.deadline = runningStoreDeadline;
+    if (config.crashGuest) platform.processes.crashAlong(identity.target);
     // What was late has come.
     for (const { text, lasting } of [...this.#told]) if (!lasting) this.#withdraw(text);
     await serving.begin(`${home}/qmp-vchan`);
@@ -366,7 +367,7 @@ export class Stubdom {
       return this.fail(
         new BootError(
           `${ended.message}, before it answered on QMP`,
-          "take out of device_model_args= what has QEMU print something and exit",
+          "take out of device_model_args_hvm= what has QEMU print something and exit",
         ),
       );
     }

@@ -149,6 +149,8 @@ export interface Processes {
   powerOff(how: "poweroff" | "reboot" | "crash"): void;
   /** The machine ends after so many seconds with shutdown reason `crash`, even if this process hangs in the kernel by then. */
   endWithin(seconds: number): void;
+  /** Where the machine ends with reason `crash` from now on, the domain that it serves does so too (SCHEDOP_remote_shutdown). */
+  crashAlong(domid: number): void;
   exit(code: number): never;
 }
 

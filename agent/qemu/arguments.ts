@@ -29,7 +29,7 @@ export interface QemuCommandLine {
 
 /*
  * What becomes of libxl's arguments (tools/libs/light/libxl_dm.c of Xen 4.17 to 4.20). All that is not named
- * here, device_model_args of the guest's configuration included, is left as it is, bytes and order.
+ * here, device_model_args_hvm of the guest's configuration included, is left as it is, bytes and order.
  *
  * replaced
  *   -netdev type=tap,...      ifname, br, script and downscript by fd=: the agent opened the TAP device and
@@ -41,7 +41,8 @@ export interface QemuCommandLine {
  *   -incoming $STUBDOM_...    the placeholder by where the agent has the state
  *   -no-acpi                  -machine acpi=off: QEMU 9 dropped the option, libxl 4.20 still gives it
  * left out
- *   -chardev id=libxl-channel pty and sockets of dom0, of a kind that no device of an HVM guest uses
+ *   -chardev id=libxl-channel channel=: a PV console whose backend is a QEMU of dom0's for the guest itself, and with a
+ *                             stub domain libxl starts none
  *   -chroot, -runas, -run-with chroot= and user=
  *                             dm_restrict=1: directories and users of dom0
  *   -xen-domid-restrict       QEMU would not write its state to xenstore, for which libxl waits, and the
@@ -53,10 +54,11 @@ export interface QemuCommandLine {
  *   -device                   what QEMU does not have here, or cannot have so: see models.ts
  *   -usbdevice                but tablet, mouse and keyboard
  *   -chardev spicevmc         SPICE does not reach into a stub domain
+ *   -machine igd-passthru=on  gfx_passthru=: QEMU would look at the host's own bridge
  *   -kernel, -initrd          files of dom0, out of reach
  *   -xen-attach               not the QEMU of an HVM guest
  * added
- *   -sandbox                  first, unless device_model_args has one
+ *   -sandbox                  first, unless device_model_args_hvm has one
  *   -nodefaults -no-user-config   when missing
  *   -audio none               unless some -audio or -audiodev: QEMU 10 starts no sound device without
  *   -vnc                      when dom0 shows the screen, of which the agent is the only viewer; libxl's
@@ -88,7 +90,9 @@ const rules: Readonly<Record<string, Rule>> = {
       );
     }
     return optionValue(parts, "id")?.startsWith("libxl-channel")
-      ? leftOut("a channel of dom0 has no device in an HVM guest")(option, build)
+      ? leftOut(
+          "a guest with a stub domain has no channel, since libxl starts no QEMU in dom0 for it; take channel= out of its configuration",
+        )(option, build)
       : null;
   },
   device: (option) => {
@@ -96,12 +100,20 @@ const rules: Readonly<Record<string, Rule>> = {
     if (why !== undefined) throw refusal(option, why.problem, why.remedy);
     return null;
   },
+  machine: (option) => {
+    if (!splitOptions(option.value).includes("igd-passthru=on")) return null;
+    throw refusal(
+      option,
+      "the host bridge, which gfx_passthru= has QEMU look at, does not reach into a stub domain",
+      "take gfx_passthru= out of the guest's configuration; pci= alone passes a graphics card as a second one",
+    );
+  },
   usbdevice: (option) => {
     if (usbDevices.includes(option.value)) return null;
     throw refusal(
       option,
       "QEMU has no such USB device here",
-      `usbdevice= takes ${usbDevices.join(", ")}; a real device reaches a guest by usbctrl= and usbdev= with PV drivers, or by its PCI controller`,
+      `usbdevice= takes ${usbDevices.join(", ")}; a real device reaches a guest with its USB controller, by pci=`,
     );
   },
   chroot: leftOut("a directory of dom0"),

@@ -182,7 +182,7 @@ function checkArgument(text: string, number: number): void {
       place(number),
       shown(text),
       "is too long",
-      `an argument has at most ${longestArgument} bytes; shorten device_model_args or the name that it comes from`,
+      `an argument has at most ${longestArgument} bytes; shorten device_model_args_hvm or the name that it comes from`,
     );
   }
   if (text.includes("\0")) {
@@ -232,7 +232,7 @@ function readNics(options: readonly DmOption[], devices: readonly (readonly stri
         placeOf(option),
         shown(value),
         "a NIC without an id netN, or without a device that names it and a MAC",
-        "give the NIC in vif=, not in device_model_args",
+        "give the NIC in vif=, not in device_model_args_hvm",
       );
     }
     return [
@@ -262,7 +262,7 @@ function hostDeviceOf(option: DmOption, parts: readonly string[]): PciAddress {
     placeOf(option),
     shown(option.value),
     "a passed-through device without hostaddr=, an address like 0000:03:00.0",
-    "give the device in pci=, not in device_model_args",
+    "give the device in pci=, not in device_model_args_hvm",
   );
 }
 

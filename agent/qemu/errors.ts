@@ -84,7 +84,7 @@ function howEnded({ code, signal }: ExitStatus): string {
 function remedyOf({ signal }: ExitStatus): string {
   switch (signal) {
     case null:
-      return "its lines above say why; look at the guest's disk=, vif= and device_model_args=";
+      return "its lines above say why; look at the guest's disk=, vif= and device_model_args_hvm=";
     case "SIGKILL":
     case "SIGBUS":
       return "memory has run out, or someone ended it; raise stubdomain_memory=";

@@ -4,7 +4,7 @@
  * device where the guest's configuration has others. Pure.
  *
  * What libxl makes of which option: tools/libs/light/libxl_dm.c of Xen 4.17 to 4.20. Any other device comes from
- * device_model_args=, and is QEMU's to judge.
+ * device_model_args_hvm=, and is QEMU's to judge.
  */
 import { optionValue } from "./text.ts";
 
@@ -22,6 +22,10 @@ const absent: Readonly<Record<string, Unavailable>> = {
   cs4231a: { problem: "QEMU has no such sound device here", remedy: sound },
   gus: { problem: "QEMU has no such sound device here", remedy: sound },
   "qxl-vga": { problem: "QEMU has no QXL here, which serves SPICE alone", remedy: graphics },
+  "usb-host": {
+    problem: "USB devices of the host are dom0's, and do not reach into a stub domain",
+    remedy: "pass their USB controller, by pci=, in place of usbdev=",
+  },
   "usb-redir": {
     problem: "SPICE, which brings USB devices from afar, does not reach into a stub domain",
     remedy: "take usbredirection= and spice= out of the guest's configuration",

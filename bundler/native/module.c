@@ -38,6 +38,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("signals", 1, native_signals),
     FUNCTION("powerOff", 1, native_power_off),
     FUNCTION("endWithin", 1, native_end_within),
+    FUNCTION("crashAlong", 1, native_crash_along),
     FUNCTION("exit", 1, native_exit),
     FUNCTION("pid", 0, native_pid),
     FUNCTION("environment", 1, native_environment),

@@ -96,6 +96,7 @@ NATIVE(native_yield_wake_ups);
 NATIVE(native_signals);
 NATIVE(native_power_off);
 NATIVE(native_end_within);
+NATIVE(native_crash_along);
 NATIVE(native_exit);
 NATIVE(native_pid);
 NATIVE(native_environment);

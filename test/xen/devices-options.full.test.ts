@@ -44,7 +44,7 @@ describe("what xl create takes", () => {
     ["usbversion=1", { usbversion: 1 }, ["piix3-usb-uhci"], []],
     ["usbversion=3", { usbversion: 3 }, ["nec-usb-xhci"], []],
     [
-      "device_model_args",
+      "device_model_args_hvm",
       { device_model_args_hvm: ["-device", "e1000,id=mine"] },
       ['dev: e1000, id "mine"'],
       [],

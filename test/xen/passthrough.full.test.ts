@@ -331,7 +331,7 @@ describe("what is refused", () => {
     expect((await host.run("xl list")).stdout).not.toContain("other");
   });
 
-  it("a device in device_model_args, which the stub domain never gets: named, and the end", async () => {
+  it("a device in device_model_args_hvm, which the stub domain never gets: named, and the end", async () => {
     const args = ["-device", `xen-pci-passthrough,hostaddr=${e1000.address}`];
     const created = boot([], { extra: { device_model_args_hvm: args } });
     await expect(created).rejects.toThrow(/PCI device 0000:00:10\.0 of the host, without an address here/);

@@ -46,6 +46,7 @@ declare module "stubdom-native" {
   export function signals(numbers: readonly number[]): Result;
   export function powerOff(how: string): Result;
   export function endWithin(seconds: number): Result;
+  export function crashAlong(domid: number): Result;
   export function exit(code: number): never;
   export function pid(): number;
   export function environment(name: string): string | undefined;

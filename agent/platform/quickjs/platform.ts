@@ -175,6 +175,7 @@ const processes: Processes = {
   },
   powerOff: (how) => void checked(native.powerOff(how), "reboot", how),
   endWithin: (seconds) => void checked(native.endWithin(seconds), "thread", "the end"),
+  crashAlong: (domid) => void checked(native.crashAlong(domid), "crash along", String(domid)),
   exit: native.exit,
 };
 

@@ -236,6 +236,13 @@ export const processTests: Record<string, Group> = {
       equal(native.endWithin(0), errno.EPERM);
     },
   },
+  crashAlong: {
+    ...refusals("crashAlong", native.crashAlong, "integer"),
+    "a domain, and for process 1 alone"() {
+      equal(native.crashAlong(1), errno.EPERM);
+      for (const domid of [-1, 0x7ff0, 1 << 30]) equal(native.crashAlong(domid), errno.EINVAL);
+    },
+  },
   powerOff: {
     ...refusals("powerOff", native.powerOff, "text"),
     "is for PID 1 alone": () => {

@@ -417,6 +417,16 @@ describe("QEMU", () => {
     expect(stage.kernel.count).toBe(0);
   });
 
+  test("takes the guest along if it is told to, and once the guest runs", async () => {
+    const stage = new Stage({ commandLine: "stubdom.crash_guest=1" });
+    expect(stage.crashesAlong).toEqual([]);
+    await stage.running();
+    expect(stage.crashesAlong).toEqual([3]);
+    const other = new Stage();
+    await other.running();
+    expect(other.crashesAlong).toEqual([]);
+  });
+
   test("sends a line of 10 MB without a newline before it answers", async () => {
     const stage = spoilt(() => {}, { silent: true });
     await stage.quiet();

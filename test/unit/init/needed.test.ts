@@ -34,6 +34,6 @@ test("the log names serial ports beyond QEMU's four, which it would leave out wi
     argumentsOf(Array.from({ length: count }, (_, n) => `-serial /dev/hvc${3 + n}`).join(" "));
   expect(unemulatedSerials(ports(4))).toEqual([]);
   expect(unemulatedSerials(ports(5))).toEqual([
-    "/dev/hvc7 is no serial port of the guest's: QEMU has 4 of them; shorten serial_list= in the guest's configuration",
+    "/dev/hvc7 is no serial port of the guest's: QEMU has 4 of them; shorten serial= in the guest's configuration",
   ]);
 });

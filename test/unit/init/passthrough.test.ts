@@ -52,6 +52,25 @@ test("device_add waits for the device and reaches QEMU; a save is refused, QEMU 
   expect([stage.agent("phase"), stage.poweredOff, stage.pci.leaked]).toEqual(["running", [], 0]);
 });
 
+test("a USB device of the host's, as xl usbdev-attach asks for it: refused with what to do, and never QEMU's to refuse", async () => {
+  const asked: string[] = [];
+  const stage = new Stage({
+    execute: (command) => {
+      asked.push(command);
+      return {};
+    },
+  });
+  await stage.running();
+  const { client, text } = await session(stage);
+  const device = { driver: "usb-host", id: "xenusb-1-2", bus: "xenusb-0.0", hostbus: "0x1", hostaddr: "0x2" };
+  await client.write(encodeText(JSON.stringify({ execute: "device_add", id: 5, arguments: device })));
+  await stage.quiet();
+  expect(asked).toEqual([]);
+  expect(text()).toMatch(/"desc":"device_add usb-host: USB devices of the host.*by pci=/);
+  expect(stage.of("error")).toHaveLength(1);
+  expect(stage.agent("phase")).toBe("running");
+});
+
 test("a device that never comes: device_add is refused within libxl's 10 s, and the next session is served", async () => {
   const stage = new Stage();
   await stage.running();

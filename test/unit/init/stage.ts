@@ -53,7 +53,7 @@ export interface StageOptions extends FakeQemuOptions {
   readonly dies?: readonly string[];
   readonly quits?: boolean;
   readonly commandLine?: string;
-  /** Words behind those that libxl wrote: device_model_args. */
+  /** Words behind those that libxl wrote: device_model_args_hvm. */
   readonly moreArguments?: readonly string[];
   /** The console takes nothing for so long. */
   readonly log?: { flush(): Promise<void> };
@@ -88,6 +88,8 @@ export class Stage {
   readonly poweredOff: string[] = [];
   /** Within which the machine was to end in any case, in seconds. */
   readonly deadlines: number[] = [];
+  /** Domains that would crash along. */
+  readonly crashesAlong: number[] = [];
   readonly spawned: SpawnOptions[] = [];
   readonly killed: string[] = [];
   /** Who was told to interrupt nobody. */
@@ -384,6 +386,7 @@ export class Stage {
         },
         powerOff: (how) => void this.poweredOff.push(how),
         endWithin: (seconds) => void this.deadlines.push(seconds),
+        crashAlong: (domid) => void this.crashesAlong.push(domid),
       },
     });
   }

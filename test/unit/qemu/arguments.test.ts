@@ -89,7 +89,7 @@ describe("what is replaced", () => {
     );
   });
 
-  test("nothing is discarded on a read-only disk, nor against device_model_args", () => {
+  test("nothing is discarded on a read-only disk, nor against device_model_args_hvm", () => {
     const disk = "-drive file=/dev/xvdb,id=scsi0-hd1,format=host_device,if=none,readonly=on";
     expect(build(`${disk},cache=writeback`).line).toBe(whole(`${disk},cache.direct=on,aio=io_uring`));
     const cd = "-drive if=none,readonly=on,id=ide-5632,file=/dev/xvdc,format=host_device";
@@ -143,6 +143,8 @@ describe("what is refused", () => {
     ],
     ["-device driver=gus", "choose soundhw="],
     ["-device cs4231a", "choose soundhw="],
+    ["-device usb-host,hostbus=1,hostaddr=2", "pass their USB controller, by pci="],
+    ["-machine xenfv,igd-passthru=on", "take gfx_passthru= out"],
     ["-device usb-redir,chardev=usbrc1,id=usbrc1", "take usbredirection= and spice= out"],
     ["-chardev spicevmc,name=usbredir,id=usbrc1", "take usbredirection= and spice= out"],
     ["-device virtio-net,id=nic0,netdev=net0,mac=00:16:3e:00:00:01", "choose model=e1000 or model=rtl8139"],

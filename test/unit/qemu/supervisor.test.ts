@@ -172,7 +172,7 @@ describe("start", () => {
     expect(error).toMatchObject({
       message:
         "QEMU exited with 1 after 0.3 s (its last lines: qemu: -drive x: No such file | qemu: giving up); " +
-        "its lines above say why; look at the guest's disk=, vif= and device_model_args=",
+        "its lines above say why; look at the guest's disk=, vif= and device_model_args_hvm=",
       expected: false,
       ranFor: 300,
     });
