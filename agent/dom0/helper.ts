@@ -8,6 +8,7 @@ import { BackendQemu } from "./backend-qemu.ts";
 import { BackingPool } from "./backing.ts";
 import { BackendCdDrives, QmpCdBackend } from "./cd-drives.ts";
 import { ClientWatch } from "./client-watch.ts";
+import { UnservedKeyboards } from "./keyboards.ts";
 import { PciList } from "./pci-list.ts";
 import { ScreenWatch } from "./screen.ts";
 import { type HelperContext, serves } from "./session.ts";
@@ -27,6 +28,7 @@ interface Known {
   screen?: ScreenWatch;
   drives?: BackendCdDrives;
   devices?: PciList;
+  keyboards?: UnservedKeyboards;
   stop(): void;
 }
 
@@ -152,9 +154,11 @@ export class Helper {
         new QmpCdBackend(this.#context.platform, qemu),
       );
       domain.devices = new PciList(this.xenstore, this.log, domid, target);
+      domain.keyboards = new UnservedKeyboards(this.xenstore, this.log, target);
       domain.stop();
       // The others are no reason to go without saving.
-      for (const other of [domain.screen, domain.drives, domain.devices]) await other.start().catch(fault);
+      for (const other of [domain.keyboards, domain.screen, domain.drives, domain.devices])
+        await other.start().catch(fault);
       await domain.client.start();
       this.log.info({}, `domain ${domid}: stub domain of domain ${target}`);
     };
@@ -169,6 +173,7 @@ export class Helper {
     domain.stop();
     domain.screen?.stop();
     domain.devices?.stop();
+    domain.keyboards?.stop();
     try {
       await Promise.all([domain.client?.stop(), domain.drives?.stop()]);
     } catch (error) {

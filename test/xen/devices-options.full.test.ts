@@ -1,10 +1,11 @@
-/** What `xl create` takes and what it cannot have: guests that need no boot. */
+/** What `xl create` takes and what it cannot have, and what the firmware boots: guests that need no operating system. */
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createGuest } from "../../scripts/lab/guest.ts";
+import { bootGuest, createGuest } from "../../scripts/lab/guest.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import type { XlGuest } from "../../scripts/lab/xl-config.ts";
-import { threeNetworks } from "./devices/guests.ts";
+import { bridgeOf, macOf, threeNetworks } from "./devices/guests.ts";
+import { bootableCd } from "./devices/iso.ts";
 import { refused } from "./devices/refused.ts";
 
 let host: LabHost;
@@ -68,6 +69,27 @@ describe("what xl create takes", () => {
   });
 });
 
+describe("what the firmware boots", () => {
+  it("a CD, by boot=d", async () => {
+    await host.push(bootableCd("guest: a CD has booted"), "/root/boot.iso");
+    const options = {
+      name: "cd",
+      disks: [{ vdev: "hdc", target: "/root/boot.iso", cdrom: true }],
+      extra: { boot: "d" },
+    };
+    const guest = await bootGuest(host, options, "guest: a CD has booted", 120);
+    await guest.destroy();
+  });
+
+  it.each(["e1000", "rtl8139"])("the network, by boot=n and the %s's own ROM", async (model) => {
+    const nics = [{ mac: macOf(0), model, bridge: bridgeOf(0) }];
+    const guest = await createGuest(host, { name: "net", nics, extra: { boot: "n" } });
+    const asks = `ether src ${macOf(0)} and udp src port 68 and dst port 67`;
+    await host.run(["tcpdump", "-i", bridgeOf(0), "-c", "1", "-n", asks], { timeout: 240 });
+    await guest.destroy();
+  });
+});
+
 const vif = (words: string): XlGuest["extra"] => ({ vif: [`mac=00:16:3e:00:01:01,bridge=xenbr0,${words}`] });
 
 describe("what cannot be had", () => {
@@ -88,6 +110,7 @@ describe("what cannot be had", () => {
     ],
     ["model=ne2k_pci", vif("model=ne2k_pci"), {}, /no such network interface here; choose model=e1000/],
     ["kernel=", { kernel: "/root/stubdom-linux-kernel" }, {}, /direct kernel boot reads a file of dom0/],
+    ["gfx_passthru=", { gfx_passthru: "igd" }, {}, /the host bridge.*; take gfx_passthru= out/],
   ])("%s fails early, with what to change", async (what, extra, options, expected) => {
     const log = await refused(host, what.replace(/\W.*/, ""), extra, options);
     expect(log).toMatch(expected);

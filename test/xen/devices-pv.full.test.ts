@@ -8,6 +8,7 @@ import { buildGuestKernel } from "../../bundler/kernel.ts";
 import { buildRoot } from "../../bundler/root.ts";
 import { bootGuest, Guest } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
+import { installHelper, startHelper } from "../../scripts/lab/helper.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { bridgeOf, dom0Of, macOf, ownOf, sum, sumsOf, threeNetworks, write } from "./devices/guests.ts";
 import { expectNoLeaks } from "./save-support.ts";
@@ -22,6 +23,8 @@ let raw: string;
 beforeAll(async () => {
   host = await LabHost.start({ saved: true });
   await threeNetworks(host);
+  await installHelper(host);
+  await startHelper(host);
   raw = await randomFile(host, "/root/pv/raw.img", small);
   await randomFile(host, "/root/pv/cd.iso", small);
   const { image } = await buildGuestKernel(await buildRoot(), "pv");
@@ -76,6 +79,13 @@ describe("a guest with PV drivers", () => {
       (await host.run("head -c 65536 /root/pv/raw.img | sha256sum")).stdout.slice(0, 64),
     );
     await expectUndisturbed();
+  });
+
+  it("does not wait for the PV keyboard that libxl gives it and nobody serves", async () => {
+    const ask = `n=$(dmesg | grep -cE "Timeout connecting|Waiting for devices"); echo "guest:" waits $n`;
+    expect(await askGuest(guest, ask, /guest: waits (\d+)/)).toBe("0");
+    const states = await host.run(`xenstore-read /local/domain/0/backend/vkbd/$(xl domid pv)/0/state`);
+    expect(states.stdout.trim()).toBe("6");
   });
 
   it("has its NIC by them, and packets go both ways", async () => {
