@@ -1,6 +1,7 @@
 import { type Platform, SystemError } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
 import { type Watch, XenstoreClient } from "../xenstore/client.ts";
+import { connectPatiently } from "./connect.ts";
 
 /** Where xenstored listens in its own domain. */
 export const xenstoredSocket = "/run/xenstored/socket";
@@ -10,12 +11,12 @@ export const xenstoredSocket = "/run/xenstored/socket";
  * device's way leads through Xen, and takes several times as long even where both ends are in dom0.
  *
  * @param socket xenstored's socket; no other way is tried then
- * @throws SystemError
+ * @throws ListenerBusy, SystemError
  */
-export function connectXenstore(platform: Platform, socket?: string): XenstoreClient {
+export async function connectXenstore(platform: Platform, socket?: string): Promise<XenstoreClient> {
   const path = socket ?? xenstoredSocket;
   try {
-    const fd = platform.sockets.connectUnix(path);
+    const fd = await connectPatiently(platform, path);
     return new XenstoreClient(new DescriptorStream(platform.descriptors, fd, path), platform.clock);
   } catch (error) {
     const none = error instanceof SystemError && (error.code === "ENOENT" || error.code === "ECONNREFUSED");

@@ -38,7 +38,7 @@ export const serve: Command = {
   async run(platform, args) {
     const log = createLog(platform.clock, { write: (line) => console.log(line) });
     log.configure({ level: args.debug ? "debug" : "info", format: args.json ? "json" : "human" });
-    const xenstore = connectXenstore(platform, text(args.xenstored));
+    const xenstore = await connectXenstore(platform, text(args.xenstored));
     // A busy dom0 is no reason to end, and with it every transfer that is under way.
     xenstore.deadline = storeDeadline;
     await new Promise<void>((resolve, reject) => {
