@@ -25,14 +25,19 @@ export async function connectXenstore(platform: Platform, socket?: string): Prom
   }
 }
 
-/** @throws RangeError when no domain has this name or number */
+/**
+ * Digits alone are a number, as xl has it, also where some domain has them for its name.
+ *
+ * @throws RangeError when there is no such domain
+ */
 export async function findDomain(xenstore: XenstoreClient, nameOrNumber: string): Promise<number> {
   const domids = (await xenstore.directory("/local/domain")).map(Number);
-  const names = await Promise.all(domids.map((domid) => xenstore.tryReadText(`/local/domain/${domid}/name`)));
-  const byName = domids[names.indexOf(nameOrNumber)];
-  if (byName !== undefined) return byName;
-  const byNumber = domids.find((domid) => String(domid) === nameOrNumber);
-  if (byNumber !== undefined) return byNumber;
+  const name = (domid: number) => xenstore.tryReadText(`/local/domain/${domid}/name`);
+  const index = /^\d+$/.test(nameOrNumber)
+    ? domids.indexOf(Number(nameOrNumber))
+    : (await Promise.all(domids.map(name))).indexOf(nameOrNumber);
+  const found = domids[index];
+  if (found !== undefined) return found;
   throw new RangeError(`no domain ${nameOrNumber}; \`xl list\` shows what there is`);
 }
 

@@ -1,13 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { BackendQemu } from "../../../agent/dom0/backend-qemu.ts";
-import { connectXenstore } from "../../../agent/dom0/xenstore.ts";
+import { connectXenstore, findDomain } from "../../../agent/dom0/xenstore.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
 import { type Descriptors, SystemError } from "../../../agent/platform/port.ts";
 import { DescriptorStream } from "../../../agent/platform/stream.ts";
+import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { FakeClock } from "../../fakes/clock.ts";
 import { FakeDescriptors } from "../../fakes/descriptors.ts";
 import { fakePlatform } from "../../fakes/platform.ts";
 import { FakeQemuMonitor } from "../../fakes/qemu.ts";
+import { FakeXenstored } from "../../fakes/xenstored.ts";
 
 /** A listener that refuses the first `times` connections with `code`, and serves the next as QEMU's monitor. */
 function listener(times: number, code = "EAGAIN") {
@@ -62,4 +64,20 @@ describe("a listener that others wait at", () => {
       "connect /run/xenstored/socket: EACCES",
     );
   });
+});
+
+test("digits are a domain's number, as xl has it, whatever its name is", async () => {
+  const daemon = new FakeXenstored();
+  daemon.setAll({
+    "/local/domain/0/name": "Domain-0",
+    "/local/domain/7/name": "12",
+    "/local/domain/12/name": "web",
+  });
+  const xenstore = new XenstoreClient(daemon.connect(0), new FakeClock());
+  expect(await findDomain(xenstore, "12")).toBe(12);
+  expect(await findDomain(xenstore, "7")).toBe(7);
+  expect(await findDomain(xenstore, "web")).toBe(12);
+  for (const none of ["13", "mail", ""])
+    await expect(findDomain(xenstore, none)).rejects.toThrow(`no domain ${none}; \`xl list\` shows`);
+  xenstore.close();
 });
