@@ -18,7 +18,7 @@ export interface Backing {
 }
 
 const mebibyte = 1024 * 1024;
-/** A new file's size: sparse, so it costs nothing, and most states never need more. */
+/** A file's size, where there is room for so much: sparse, so it costs nothing, and most states never need more. */
 const firstSize = 16 * mebibyte;
 
 /** Makes backings, and keeps all of them together within what the settings allow. */
@@ -82,7 +82,7 @@ export class BackingPool {
     this.#files.add(backing);
     backing.closed = () => void this.#files.delete(backing);
     try {
-      backing.grow(Math.max(bytes, Math.min(firstSize, settings.limit)));
+      backing.grow(bytes);
       backing.attachLoop();
       return backing;
     } catch (error) {
@@ -91,9 +91,7 @@ export class BackingPool {
     }
   }
 
-  /**
-   * The size for a file that must have `wanted` bytes: twice that, to be asked less often, within the limits.
-   */
+  /** The size for a file that must have `wanted` bytes: twice that, to be asked less often, as far as the limits let it. */
   #granted(wanted: number, had: number): number {
     const { directory, limit, keepFree } = this.settings;
     if (wanted > limit) {
@@ -105,7 +103,7 @@ export class BackingPool {
         `${wanted} bytes are needed, ${directory} has ${Math.max(0, left)} left for state`,
       );
     }
-    const generous = Math.min(2 * wanted, limit, left);
+    const generous = Math.min(Math.max(2 * wanted, firstSize), limit, left);
     return Math.max(wanted, Math.floor(generous / mebibyte) * mebibyte);
   }
 

@@ -57,3 +57,37 @@ test("what is about to be written elsewhere is not promised twice", () => {
   pool.reserve("/var/lib/xen", 600)();
   second();
 });
+
+/** A host with `free` bytes for nameless files, of which none takes room before it is written to. */
+function hostWithFiles(free: number) {
+  const sizes = new Map<number, number>();
+  let next = 10;
+  const platform = fakePlatform({
+    descriptors: { close: (fd) => void sizes.delete(fd), size: (fd) => sizes.get(fd) ?? 0 },
+    storage: {
+      freeSpace: () => free,
+      openTemporary: () => next++,
+      truncate: (fd, bytes) => void sizes.set(fd, bytes),
+      attachLoop: () => ({ fd: next++, major: 7, minor: 0 }),
+      resizeLoop: () => {},
+    },
+  });
+  return new BackingPool(platform, defaultSettings);
+}
+
+const mebibyte = 1 << 20;
+
+test("a file has room to spare where there is some, and no more than there is", async () => {
+  expect((await hostWithFiles(300 * mebibyte).make(mebibyte)).size).toBe(16 * mebibyte);
+  expect((await hostWithFiles(300 * mebibyte).make(20 * mebibyte)).size).toBe(40 * mebibyte);
+  // 64 MiB stay free.
+  expect((await hostWithFiles(79 * mebibyte).make(mebibyte)).size).toBe(15 * mebibyte);
+  expect((await hostWithFiles(65 * mebibyte).make(mebibyte)).size).toBe(mebibyte);
+  await expect(hostWithFiles(65 * mebibyte).make(mebibyte + 1)).rejects.toThrow("has 1048576 left for state");
+});
+
+test("what is to spare keeps nobody out who comes at the same time", async () => {
+  const pool = hostWithFiles(300 * mebibyte);
+  const backings = await Promise.all(Array.from({ length: 8 }, () => pool.make(mebibyte)));
+  expect(backings.map(({ size }) => size)).toEqual(Array(8).fill(16 * mebibyte));
+});
