@@ -1,3 +1,4 @@
+import type { Logger } from "../log/logger.ts";
 import type { Platform } from "../platform/port.ts";
 import { DescriptorStore } from "../savestate/descriptor-store.ts";
 import { StateSpaceError, TransferError } from "../savestate/errors.ts";
@@ -25,25 +26,48 @@ const firstSize = 16 * mebibyte;
 export class BackingPool {
   readonly #files = new Set<FileBacking>();
   readonly #busyDevices = new Set<string>();
+  /** Devices of which it was said that they are no use: once each, however often they are asked for. */
+  readonly #told = new Set<string>();
   /** Bytes that are about to be written elsewhere than on a backing, perhaps to the same file system. */
   #reserved = 0;
 
   constructor(
     private readonly platform: Platform,
     private readonly settings: HelperSettings,
+    private readonly log: Pick<Logger, "warn">,
   ) {}
 
-  /** One with nothing but zeros on it. @throws StateSpaceError, SystemError */
-  async make(bytes: number): Promise<Backing> {
-    if (this.settings.devices.length === 0) return this.#file(bytes);
-    const backing = this.#device(bytes);
-    try {
-      await backing.clear();
-      return backing;
-    } catch (error) {
-      backing.close();
-      throw error;
+  /** Looks at the devices before anybody needs one. @throws RangeError when one can never be used with these settings */
+  check(): void {
+    for (const path of this.settings.devices) {
+      try {
+        this.#device(path, 0).close();
+      } catch (error) {
+        if (error instanceof RangeError) throw error;
+        this.#tell(path, error);
+      }
     }
+  }
+
+  /**
+   * One with nothing but zeros on it. A device that is of no use is no reason to go without, while there is another.
+   *
+   * @throws StateSpaceError, TransferError, SystemError, RangeError
+   */
+  async make(bytes: number): Promise<Backing> {
+    const { devices } = this.settings;
+    if (devices.length === 0) return this.#file(bytes);
+    let failure: unknown;
+    for (const path of devices) {
+      if (this.#busyDevices.has(path)) continue;
+      try {
+        return await this.#cleared(path, bytes);
+      } catch (error) {
+        failure = error;
+        if (!(error instanceof StateSpaceError)) this.#tell(path, error);
+      }
+    }
+    throw failure ?? new StateSpaceError("every block device for state is in use; name one more --device");
   }
 
   /**
@@ -107,14 +131,41 @@ export class BackingPool {
     return Math.max(wanted, Math.floor(generous / mebibyte) * mebibyte);
   }
 
-  #device(bytes: number): DeviceBacking {
-    const path = this.settings.devices.find((device) => !this.#busyDevices.has(device));
-    if (path === undefined) throw new StateSpaceError("every block device for state is in use");
+  async #cleared(path: string, bytes: number): Promise<Backing> {
+    const backing = this.#device(path, bytes);
+    try {
+      await backing.clear();
+      return backing;
+    } catch (error) {
+      backing.close();
+      throw error;
+    }
+  }
+
+  #device(path: string, bytes: number): DeviceBacking {
+    const { limit } = this.settings;
+    const least = Math.max(bytes, firstExtent + 2 * blockSize);
     const backing = new DeviceBacking(this.platform, path, () => void this.#busyDevices.delete(path));
     this.#busyDevices.add(path);
-    if (backing.size >= Math.max(bytes, firstExtent + 2 * blockSize)) return backing;
+    const { size } = backing;
+    if (size >= least && size <= limit) return backing;
     backing.close();
-    throw new StateSpaceError(`${path} has ${backing.size} bytes, ${bytes} are needed`);
+    // All of it is zeroed each time, and libxl waits 30 s for a guest that is restored; no state is larger than the limit.
+    if (size > limit)
+      throw new RangeError(
+        `--device ${path} has ${size} bytes, the limit for one stub domain is ${limit}; name a smaller one, or raise --limit`,
+      );
+    throw new StateSpaceError(`${path} has ${size} bytes, ${least} are needed; name a larger --device`);
+  }
+
+  #tell(path: string, error: unknown): void {
+    if (this.#told.has(path)) return;
+    this.#told.add(path);
+    const reason = error instanceof Error ? error.message : String(error);
+    this.log.warn(
+      {},
+      `${path} is passed over for state disks: ${reason}; see dom0's kernel log, and that nothing else uses it`,
+    );
   }
 }
 
@@ -213,7 +264,9 @@ class DeviceBacking implements Backing {
 
   grow(bytes: number): number {
     if (bytes <= this.size) return this.size;
-    throw new StateSpaceError(`${bytes} bytes are needed, ${this.path} has ${this.size}`);
+    throw new StateSpaceError(
+      `${bytes} bytes are needed, ${this.path} has ${this.size}; name a larger --device`,
+    );
   }
 
   close(): void {

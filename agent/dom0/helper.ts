@@ -48,17 +48,18 @@ export class Helper {
     private readonly settings: HelperSettings,
     private readonly lost: (error: unknown) => void,
   ) {
-    this.#context = { platform, xenstore, log, settings, pool: new BackingPool(platform, settings) };
+    this.#context = { platform, xenstore, log, settings, pool: new BackingPool(platform, settings, log) };
   }
 
   get clients(): readonly ClientWatch[] {
     return [...this.#domains.values()].flatMap(({ client }) => client ?? []);
   }
 
-  /** @throws HelperRunning, SystemError, XenstoreFailure */
+  /** @throws HelperRunning, RangeError, SystemError, XenstoreFailure */
   async start(): Promise<void> {
-    const { platform } = this.#context;
+    const { platform, pool } = this.#context;
     this.#takeLock();
+    pool.check();
     for (const name of platform.files.readDirectory(this.settings.xenDirectory)) {
       if (!unfinishedSave.test(name)) continue;
       this.log.info({}, `${name}: left by a helper that was ended in the middle, removed`);

@@ -16,7 +16,8 @@ export const serve: Command = {
         type: "string",
         array: true,
         default: [],
-        describe: "A block device (an LVM volume, say) to be used in place of files; may be given again",
+        describe:
+          "A block device (an LVM volume, say) no larger than --limit, to be used in place of files; may be given again",
       })
       .option("limit", {
         type: "string",
