@@ -141,8 +141,9 @@ export class Helper {
       const text = await this.xenstore.tryReadText(node);
       if (text === undefined || !/^\d{1,5}$/.test(text) || domain.client !== undefined) return;
       const target = Number(text);
-      if (this.#domains.get(domid) !== domain || !(await serves(this.xenstore, domid, target))) return;
-      if (domain.client !== undefined) return;
+      if (!(await serves(this.xenstore, domid, target))) return;
+      // Meanwhile it may have gone, or this helper been stopped, or another event been quicker.
+      if (this.#domains.get(domid) !== domain || domain.client !== undefined) return;
       // All of them before the first wait: the domain may go meanwhile, and what is known then is stopped.
       const qemu = new BackendQemu(this.#context, domid);
       domain.client = new ClientWatch(this.#context, domid, target);
