@@ -82,7 +82,9 @@ export class BackingPool {
     const granted = this.#taken() - (this.#of(from)?.size ?? 0);
     const left = this.platform.storage.freeSpace(directory) - this.settings.keepFree - granted;
     if (bytes > left)
-      throw new StateSpaceError(`${directory} has ${Math.max(0, left)} bytes left for ${bytes}`);
+      throw new StateSpaceError(
+        `${directory} has ${Math.max(0, left)} bytes left for ${bytes}; make room there, or lower the helper's --keep-free`,
+      );
     this.#reserved += bytes;
     return () => {
       this.#reserved -= bytes;
@@ -119,12 +121,14 @@ export class BackingPool {
   #granted(wanted: number, had: number): number {
     const { directory, limit, keepFree } = this.settings;
     if (wanted > limit) {
-      throw new StateSpaceError(`${wanted} bytes are needed, the limit for one stub domain is ${limit}`);
+      throw new StateSpaceError(
+        `${wanted} bytes are needed, the limit for one stub domain is ${limit}; raise the helper's --limit`,
+      );
     }
     const left = this.platform.storage.freeSpace(directory) - keepFree - (this.#taken() - had);
     if (wanted > left) {
       throw new StateSpaceError(
-        `${wanted} bytes are needed, ${directory} has ${Math.max(0, left)} left for state`,
+        `${wanted} bytes are needed, ${directory} has ${Math.max(0, left)} left for state; make room there, or lower the helper's --keep-free, or give it a --device`,
       );
     }
     const generous = Math.min(Math.max(2 * wanted, firstSize), limit, left);

@@ -96,7 +96,8 @@ export class Helper {
     const { directory } = this.settings;
     if (!files.exists(directory)) files.makeDirectory(directory);
     const fd = descriptors.open(lockPath(this.settings), { access: "write", create: true });
-    if (!storage.tryLock(fd)) throw new HelperRunning(`another helper holds ${lockPath(this.settings)}`);
+    if (!storage.tryLock(fd))
+      throw new HelperRunning(`another helper holds ${lockPath(this.settings)}; end that one first`);
   }
 
   async #removeStale(): Promise<void> {

@@ -80,6 +80,7 @@ test("a device that is of no use is passed over, and told of once; the last one'
   });
   const backing = await pool.make(2 * mebibyte);
   expect(backing.minor).toBe(3);
+  expect(() => backing.grow(3 * mebibyte)).toThrow("/dev/good has 2621440; name a larger --device");
   await expect(pool.make(2 * mebibyte)).rejects.toThrow("/dev/small has 1048576 bytes, 2097152 are needed");
   expect(told).toEqual([
     expect.stringMatching(/^\/dev\/mounted is passed over for state disks: open \/dev\/mounted: EBUSY; see/),
@@ -113,7 +114,9 @@ test("what is about to be written elsewhere is not promised twice", () => {
   const platform = fakePlatform({ storage: { freeSpace: () => 1000 } });
   const pool = new BackingPool(platform, { ...defaultSettings, keepFree: 100 }, silentLogger);
   const first = pool.reserve("/var/lib/xen", 600);
-  expect(() => pool.reserve("/var/lib/xen", 301)).toThrow("/var/lib/xen has 300 bytes left for 301");
+  expect(() => pool.reserve("/var/lib/xen", 301)).toThrow(
+    "/var/lib/xen has 300 bytes left for 301; make room there, or lower the helper's --keep-free",
+  );
   const second = pool.reserve("/var/lib/xen", 300);
   first();
   pool.reserve("/var/lib/xen", 600)();
@@ -143,7 +146,12 @@ test("a file has room to spare where there is some, and no more than there is", 
   // 64 MiB stay free.
   expect((await hostWithFiles(79 * mebibyte).make(mebibyte)).size).toBe(15 * mebibyte);
   expect((await hostWithFiles(65 * mebibyte).make(mebibyte)).size).toBe(mebibyte);
-  await expect(hostWithFiles(65 * mebibyte).make(mebibyte + 1)).rejects.toThrow("has 1048576 left for state");
+  await expect(hostWithFiles(65 * mebibyte).make(mebibyte + 1)).rejects.toThrow(
+    "has 1048576 left for state; make room there, or lower the helper's --keep-free, or give it a --device",
+  );
+  await expect(hostWithFiles(1024 * mebibyte).make(300 * mebibyte)).rejects.toThrow(
+    "314572800 bytes are needed, the limit for one stub domain is 268435456; raise the helper's --limit",
+  );
 });
 
 test("what is to spare keeps nobody out who comes at the same time", async () => {

@@ -89,7 +89,9 @@ test("a state over the limit is refused, nothing is left, and a smaller one goes
   host.addStubdom(5, 4);
   const guest = stubdom(5, 4, randomBytes(2 << 20, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
-  await expect(guest.save()).rejects.toThrow(/the limit for one stub domain is 1048576/);
+  await expect(guest.save()).rejects.toThrow(
+    /the limit for one stub domain is 1048576; raise the helper's --limit/,
+  );
   expectNothingLeft(5);
   expect(saved(4)).toBeUndefined();
   guest.qemu.state = randomBytes(1000, 1);
@@ -112,9 +114,30 @@ test("a state that fits on its disk, and with its checksums would not when it co
   host.addStubdom(5, 4);
   const guest = stubdom(5, 4, randomBytes(settings.limit - 20_000, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
-  await expect(guest.save()).rejects.toThrow(/could not be restored: the limit .* is 1048576/);
+  await expect(guest.save()).rejects.toThrow(
+    /could not be restored: the limit .* is 1048576; raise the helper's --limit/,
+  );
   expectNothingLeft(5);
   expect(saved(4)).toBeUndefined();
+});
+
+test("a state that is larger than the limit when it comes back is refused, with what to do", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  host.dom0Files.set("/var/lib/xen/qemu-resume.4", { bytes: new Uint8Array(settings.limit + 1) });
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  daemon.set(requestNode(5, 4), "1 1 restore", 5);
+  await until(() => daemon.get(`${helperHome}/5/answer`)?.includes("refused") === true);
+  expect(daemon.get(`${helperHome}/5/answer`)).toMatch(
+    /has 1048577 bytes, the limit for one stub domain is 1048576; raise the helper's --limit$/,
+  );
+});
+
+test("a second helper ends, and says what to do", async () => {
+  await startHelper();
+  await expect(startHelper()).rejects.toThrow(
+    "another helper holds /var/lib/linux-stubdom/lock; end that one first",
+  );
 });
 
 test("a disk that is only asked to be as large as it is goes when its time is over", async () => {
