@@ -2,6 +2,7 @@ import type { Logger } from "../log/logger.ts";
 import type { Platform } from "../platform/port.ts";
 import { SocketStream } from "../platform/stream.ts";
 import { QmpClient, type QmpEvent } from "../qmp/client.ts";
+import { connectPatiently } from "./connect.ts";
 
 /**
  * How long the greeting may take, in milliseconds: whoever else talks to QEMU is waited for, and libxl gives a CD drive
@@ -26,7 +27,7 @@ export class BackendQemu {
   /**
    * A conversation over QMP, after those that were asked for before. It ends with `body`.
    *
-   * @throws QmpError, SystemError; what `body` throws
+   * @throws ListenerBusy, QmpError, SystemError; what `body` throws
    */
   talk<T>(body: (qmp: QmpClient) => Promise<T>, onEvent: (event: QmpEvent) => void = () => {}): Promise<T> {
     const result = this.#last.then(() => this.#converse(body, onEvent));
@@ -38,7 +39,7 @@ export class BackendQemu {
     const { platform, log } = this.context;
     // Not libxl's own. This one has other users too (xentop), and both take one client at a time.
     const path = `/var/run/xen/qmp-libxenstat-${this.domid}`;
-    const stream = new SocketStream(platform, platform.sockets.connectUnix(path), path);
+    const stream = new SocketStream(platform, await connectPatiently(platform, path), path);
     const qmp = new QmpClient(stream, { clock: platform.clock, log, onEvent });
     try {
       await qmp.handshake(deadline);

@@ -1,3 +1,4 @@
+import type { Logger } from "../log/logger.ts";
 import type { Platform } from "../platform/port.ts";
 import { DescriptorStore } from "../savestate/descriptor-store.ts";
 import { StateSpaceError, TransferError } from "../savestate/errors.ts";
@@ -18,32 +19,55 @@ export interface Backing {
 }
 
 const mebibyte = 1024 * 1024;
-/** A new file's size: sparse, so it costs nothing, and most states never need more. */
+/** A file's size, where there is room for so much: sparse, so it costs nothing, and most states never need more. */
 const firstSize = 16 * mebibyte;
 
 /** Makes backings, and keeps all of them together within what the settings allow. */
 export class BackingPool {
   readonly #files = new Set<FileBacking>();
   readonly #busyDevices = new Set<string>();
+  /** Devices of which it was said that they are no use: once each, however often they are asked for. */
+  readonly #told = new Set<string>();
   /** Bytes that are about to be written elsewhere than on a backing, perhaps to the same file system. */
   #reserved = 0;
 
   constructor(
     private readonly platform: Platform,
     private readonly settings: HelperSettings,
+    private readonly log: Pick<Logger, "warn">,
   ) {}
 
-  /** One with nothing but zeros on it. @throws StateSpaceError, SystemError */
-  async make(bytes: number): Promise<Backing> {
-    if (this.settings.devices.length === 0) return this.#file(bytes);
-    const backing = this.#device(bytes);
-    try {
-      await backing.clear();
-      return backing;
-    } catch (error) {
-      backing.close();
-      throw error;
+  /** Looks at the devices before anybody needs one. @throws RangeError when one can never be used with these settings */
+  check(): void {
+    for (const path of this.settings.devices) {
+      try {
+        this.#device(path, 0).close();
+      } catch (error) {
+        if (error instanceof RangeError) throw error;
+        this.#tell(path, error);
+      }
     }
+  }
+
+  /**
+   * One with nothing but zeros on it. A device that is of no use is no reason to go without, while there is another.
+   *
+   * @throws StateSpaceError, TransferError, SystemError, RangeError
+   */
+  async make(bytes: number): Promise<Backing> {
+    const { devices } = this.settings;
+    if (devices.length === 0) return this.#file(bytes);
+    let failure: unknown;
+    for (const path of devices) {
+      if (this.#busyDevices.has(path)) continue;
+      try {
+        return await this.#cleared(path, bytes);
+      } catch (error) {
+        failure = error;
+        if (!(error instanceof StateSpaceError)) this.#tell(path, error);
+      }
+    }
+    throw failure ?? new StateSpaceError("every block device for state is in use; name one more --device");
   }
 
   /**
@@ -58,7 +82,9 @@ export class BackingPool {
     const granted = this.#taken() - (this.#of(from)?.size ?? 0);
     const left = this.platform.storage.freeSpace(directory) - this.settings.keepFree - granted;
     if (bytes > left)
-      throw new StateSpaceError(`${directory} has ${Math.max(0, left)} bytes left for ${bytes}`);
+      throw new StateSpaceError(
+        `${directory} has ${Math.max(0, left)} bytes left for ${bytes}; make room there, or lower the helper's --keep-free`,
+      );
     this.#reserved += bytes;
     return () => {
       this.#reserved -= bytes;
@@ -82,7 +108,7 @@ export class BackingPool {
     this.#files.add(backing);
     backing.closed = () => void this.#files.delete(backing);
     try {
-      backing.grow(Math.max(bytes, Math.min(firstSize, settings.limit)));
+      backing.grow(bytes);
       backing.attachLoop();
       return backing;
     } catch (error) {
@@ -91,32 +117,59 @@ export class BackingPool {
     }
   }
 
-  /**
-   * The size for a file that must have `wanted` bytes: twice that, to be asked less often, within the limits.
-   */
+  /** The size for a file that must have `wanted` bytes: twice that, to be asked less often, as far as the limits let it. */
   #granted(wanted: number, had: number): number {
     const { directory, limit, keepFree } = this.settings;
     if (wanted > limit) {
-      throw new StateSpaceError(`${wanted} bytes are needed, the limit for one stub domain is ${limit}`);
+      throw new StateSpaceError(
+        `${wanted} bytes are needed, the limit for one stub domain is ${limit}; raise the helper's --limit`,
+      );
     }
     const left = this.platform.storage.freeSpace(directory) - keepFree - (this.#taken() - had);
     if (wanted > left) {
       throw new StateSpaceError(
-        `${wanted} bytes are needed, ${directory} has ${Math.max(0, left)} left for state`,
+        `${wanted} bytes are needed, ${directory} has ${Math.max(0, left)} left for state; make room there, or lower the helper's --keep-free, or give it a --device`,
       );
     }
-    const generous = Math.min(2 * wanted, limit, left);
+    const generous = Math.min(Math.max(2 * wanted, firstSize), limit, left);
     return Math.max(wanted, Math.floor(generous / mebibyte) * mebibyte);
   }
 
-  #device(bytes: number): DeviceBacking {
-    const path = this.settings.devices.find((device) => !this.#busyDevices.has(device));
-    if (path === undefined) throw new StateSpaceError("every block device for state is in use");
+  async #cleared(path: string, bytes: number): Promise<Backing> {
+    const backing = this.#device(path, bytes);
+    try {
+      await backing.clear();
+      return backing;
+    } catch (error) {
+      backing.close();
+      throw error;
+    }
+  }
+
+  #device(path: string, bytes: number): DeviceBacking {
+    const { limit } = this.settings;
+    const least = Math.max(bytes, firstExtent + 2 * blockSize);
     const backing = new DeviceBacking(this.platform, path, () => void this.#busyDevices.delete(path));
     this.#busyDevices.add(path);
-    if (backing.size >= Math.max(bytes, firstExtent + 2 * blockSize)) return backing;
+    const { size } = backing;
+    if (size >= least && size <= limit) return backing;
     backing.close();
-    throw new StateSpaceError(`${path} has ${backing.size} bytes, ${bytes} are needed`);
+    // All of it is zeroed each time, and libxl waits 30 s for a guest that is restored; no state is larger than the limit.
+    if (size > limit)
+      throw new RangeError(
+        `--device ${path} has ${size} bytes, the limit for one stub domain is ${limit}; name a smaller one, or raise --limit`,
+      );
+    throw new StateSpaceError(`${path} has ${size} bytes, ${least} are needed; name a larger --device`);
+  }
+
+  #tell(path: string, error: unknown): void {
+    if (this.#told.has(path)) return;
+    this.#told.add(path);
+    const reason = error instanceof Error ? error.message : String(error);
+    this.log.warn(
+      {},
+      `${path} is passed over for state disks: ${reason}; see dom0's kernel log, and that nothing else uses it`,
+    );
   }
 }
 
@@ -215,7 +268,9 @@ class DeviceBacking implements Backing {
 
   grow(bytes: number): number {
     if (bytes <= this.size) return this.size;
-    throw new StateSpaceError(`${bytes} bytes are needed, ${this.path} has ${this.size}`);
+    throw new StateSpaceError(
+      `${bytes} bytes are needed, ${this.path} has ${this.size}; name a larger --device`,
+    );
   }
 
   close(): void {

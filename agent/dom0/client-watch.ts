@@ -35,6 +35,7 @@ const floodPause = 2_000;
 export class ClientWatch {
   readonly session: Session;
   readonly #node: string;
+  #started: Promise<void> | undefined;
   #watch: Promise<Watch> | undefined;
   #timer: Timer | undefined;
   /** Number of the request that was answered last, or is being carried out. */
@@ -58,8 +59,14 @@ export class ClientWatch {
     this.#node = requestNode(domid, target);
   }
 
-  /** Removes what an earlier helper left, says that this one is there, and listens. */
-  async start(): Promise<void> {
+  /** Removes what an earlier helper left, says that this one is there, and listens. To be called once. */
+  start(): Promise<void> {
+    this.#started = this.#start();
+    return this.#started;
+  }
+
+  async #start(): Promise<void> {
+    if (this.#stopped) return;
     const { xenstore, log } = this.context;
     const node = answerNode(this.domid);
     await detachDisk(xenstore, this.domid, log);
@@ -80,8 +87,6 @@ export class ClientWatch {
         { domid: this.domid, access: "read" },
       ]);
     });
-    // The domain went meanwhile, and its nodes have been removed already.
-    if (this.#stopped) return this.#removeHome();
     this.#number = known;
     if (before?.outcome === "working") {
       await this.#answer({ number: this.#number, outcome: "refused", reason: "the helper was restarted" });
@@ -93,9 +98,11 @@ export class ClientWatch {
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#timer?.cancel();
+    // What it has yet to write is to be removed as well.
+    await this.#started?.catch(() => {});
     await this.#watch?.then((watch) => watch.stop()).catch(() => {});
     await this.session.close();
-    await this.#removeHome();
+    await removeIfThere(this.context.xenstore, `${helperHome}/${this.domid}`);
   }
 
   /** The number of the request that stands there, 0 for none. */
@@ -107,10 +114,6 @@ export class ClientWatch {
       if (error instanceof RequestError) return error.number;
       throw error;
     }
-  }
-
-  #removeHome(): Promise<void> {
-    return removeIfThere(this.context.xenstore, `${helperHome}/${this.domid}`);
   }
 
   async #listen(): Promise<void> {
@@ -192,9 +195,11 @@ export class ClientWatch {
     try {
       // Who is who was checked when the watch began; a guest may have gone since.
       const known = await serves(this.context.xenstore, this.domid, this.target);
-      const reply = known
-        ? await this.session.carryOut(request)
-        : ({ outcome: "refused", reason: "this is no stub domain any more" } as const);
+      // Stopped meanwhile, it has given back all that it will ever have: nobody would take back what is attached now.
+      const reply =
+        known && !this.#stopped
+          ? await this.session.carryOut(request)
+          : ({ outcome: "refused", reason: "this is no stub domain any more" } as const);
       timer.cancel();
       await working;
       const answer = { number, ...reply };

@@ -50,17 +50,18 @@ export class Helper {
     private readonly settings: HelperSettings,
     private readonly lost: (error: unknown) => void,
   ) {
-    this.#context = { platform, xenstore, log, settings, pool: new BackingPool(platform, settings) };
+    this.#context = { platform, xenstore, log, settings, pool: new BackingPool(platform, settings, log) };
   }
 
   get clients(): readonly ClientWatch[] {
     return [...this.#domains.values()].flatMap(({ client }) => client ?? []);
   }
 
-  /** @throws HelperRunning, SystemError, XenstoreFailure */
+  /** @throws HelperRunning, RangeError, SystemError, XenstoreFailure */
   async start(): Promise<void> {
-    const { platform } = this.#context;
+    const { platform, pool } = this.#context;
     this.#takeLock();
+    pool.check();
     for (const name of platform.files.readDirectory(this.settings.xenDirectory)) {
       if (!unfinishedSave.test(name)) continue;
       this.log.info({}, `${name}: left by a helper that was ended in the middle, removed`);
@@ -97,7 +98,8 @@ export class Helper {
     const { directory } = this.settings;
     if (!files.exists(directory)) files.makeDirectory(directory);
     const fd = descriptors.open(lockPath(this.settings), { access: "write", create: true });
-    if (!storage.tryLock(fd)) throw new HelperRunning(`another helper holds ${lockPath(this.settings)}`);
+    if (!storage.tryLock(fd))
+      throw new HelperRunning(`another helper holds ${lockPath(this.settings)}; end that one first`);
   }
 
   async #removeStale(): Promise<void> {
@@ -142,8 +144,9 @@ export class Helper {
       const text = await this.xenstore.tryReadText(node);
       if (text === undefined || !/^\d{1,5}$/.test(text) || domain.client !== undefined) return;
       const target = Number(text);
-      if (this.#domains.get(domid) !== domain || !(await serves(this.xenstore, domid, target))) return;
-      if (domain.client !== undefined) return;
+      if (!(await serves(this.xenstore, domid, target))) return;
+      // Meanwhile it may have gone, or this helper been stopped, or another event been quicker.
+      if (this.#domains.get(domid) !== domain || domain.client !== undefined) return;
       // All of them before the first wait: the domain may go meanwhile, and what is known then is stopped.
       const qemu = new BackendQemu(this.#context, domid);
       domain.client = new ClientWatch(this.#context, domid, target);

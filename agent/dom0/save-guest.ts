@@ -5,6 +5,7 @@ import { QmpClient } from "../qmp/client.ts";
 import { isJsonObject, type JsonValue } from "../qmp/json.ts";
 import { guestUuid } from "../savestate/context.ts";
 import { TransferError } from "../savestate/errors.ts";
+import { connectPatiently } from "./connect.ts";
 import { defaultSettings, savePath } from "./settings.ts";
 import { readStateFile, writeStateFile } from "./state-file.ts";
 import { connectXenstore, findDomain } from "./xenstore.ts";
@@ -26,7 +27,7 @@ export interface SavedGuest {
  * or dom0, makes no difference.
  *
  * @param xenDirectory where the device model's state arrives, see `HelperSettings`
- * @throws TransferError, QmpError, RangeError (no such guest), SystemError; there is no new file then
+ * @throws TransferError, QmpError, RangeError (no such guest), ListenerBusy, SystemError; there is no new file then
  */
 export async function saveGuest(
   platform: Platform,
@@ -34,7 +35,7 @@ export async function saveGuest(
   file: string,
   xenDirectory = defaultSettings.xenDirectory,
 ): Promise<SavedGuest> {
-  const xenstore = connectXenstore(platform);
+  const xenstore = await connectXenstore(platform);
   try {
     const domid = await findDomain(xenstore, guest);
     const uuid = await guestUuid(xenstore, domid);
@@ -67,7 +68,7 @@ async function saveDevices(
   toolstack: Toolstack,
 ): Promise<number> {
   const socket = `/run/xen/qmp-libxl-${domid}`;
-  const stream = new SocketStream(platform, platform.sockets.connectUnix(socket), socket);
+  const stream = new SocketStream(platform, await connectPatiently(platform, socket), socket);
   const qmp = new QmpClient(stream, { clock: platform.clock, log });
   // What lies there before we have asked for it is libxl's.
   let asked = false;

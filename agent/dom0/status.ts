@@ -23,7 +23,7 @@ export async function readStatus(
   directory = defaultSettings.directory,
   xenstored?: string,
 ): Promise<Dom0Status> {
-  const xenstore = connectXenstore(platform, xenstored);
+  const xenstore = await connectXenstore(platform, xenstored);
   try {
     const names = await xenstore.tryDirectory(helperHome);
     const domains = await Promise.all(

@@ -34,7 +34,7 @@ export async function placeState(
   // Refused while the guest can still go on, and not when it is to be restored.
   if (firstExtent + extentSize(most) > settings.limit) {
     throw new StateSpaceError(
-      `a state of up to ${size} bytes could not be restored: the limit for one stub domain's disk is ${settings.limit}`,
+      `a state of up to ${size} bytes could not be restored: the limit for one stub domain's disk is ${settings.limit}; raise the helper's --limit`,
     );
   }
   const unreserve = pool.reserve(settings.xenDirectory, most, store);
@@ -90,7 +90,7 @@ export async function loadState(
     const size = descriptors.size(fd);
     if (size > settings.limit) {
       throw new StateSpaceError(
-        `${path} has ${size} bytes, the limit for one stub domain is ${settings.limit}`,
+        `${path} has ${size} bytes, the limit for one stub domain is ${settings.limit}; raise the helper's --limit`,
       );
     }
     const input = new FileInput(platform, fd);

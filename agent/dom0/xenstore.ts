@@ -1,6 +1,7 @@
 import { type Platform, SystemError } from "../platform/port.ts";
 import { DescriptorStream } from "../platform/stream.ts";
 import { type Watch, XenstoreClient } from "../xenstore/client.ts";
+import { connectPatiently } from "./connect.ts";
 
 /** Where xenstored listens in its own domain. */
 export const xenstoredSocket = "/run/xenstored/socket";
@@ -10,12 +11,12 @@ export const xenstoredSocket = "/run/xenstored/socket";
  * device's way leads through Xen, and takes several times as long even where both ends are in dom0.
  *
  * @param socket xenstored's socket; no other way is tried then
- * @throws SystemError
+ * @throws ListenerBusy, SystemError
  */
-export function connectXenstore(platform: Platform, socket?: string): XenstoreClient {
+export async function connectXenstore(platform: Platform, socket?: string): Promise<XenstoreClient> {
   const path = socket ?? xenstoredSocket;
   try {
-    const fd = platform.sockets.connectUnix(path);
+    const fd = await connectPatiently(platform, path);
     return new XenstoreClient(new DescriptorStream(platform.descriptors, fd, path), platform.clock);
   } catch (error) {
     const none = error instanceof SystemError && (error.code === "ENOENT" || error.code === "ECONNREFUSED");
@@ -24,14 +25,19 @@ export function connectXenstore(platform: Platform, socket?: string): XenstoreCl
   }
 }
 
-/** @throws RangeError when no domain has this name or number */
+/**
+ * Digits alone are a number, as xl has it, also where some domain has them for its name.
+ *
+ * @throws RangeError when there is no such domain
+ */
 export async function findDomain(xenstore: XenstoreClient, nameOrNumber: string): Promise<number> {
   const domids = (await xenstore.directory("/local/domain")).map(Number);
-  const names = await Promise.all(domids.map((domid) => xenstore.tryReadText(`/local/domain/${domid}/name`)));
-  const byName = domids[names.indexOf(nameOrNumber)];
-  if (byName !== undefined) return byName;
-  const byNumber = domids.find((domid) => String(domid) === nameOrNumber);
-  if (byNumber !== undefined) return byNumber;
+  const name = (domid: number) => xenstore.tryReadText(`/local/domain/${domid}/name`);
+  const index = /^\d+$/.test(nameOrNumber)
+    ? domids.indexOf(Number(nameOrNumber))
+    : (await Promise.all(domids.map(name))).indexOf(nameOrNumber);
+  const found = domids[index];
+  if (found !== undefined) return found;
   throw new RangeError(`no domain ${nameOrNumber}; \`xl list\` shows what there is`);
 }
 

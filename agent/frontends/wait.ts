@@ -20,7 +20,13 @@ export type FrontendOutcome =
       /** Of these, those since it was looked for and was not there; 0 for what was there at the first look. */
       readonly waited: number;
     }
-  | { readonly connected: false; readonly frontend: Frontend; readonly error: FrontendFailure };
+  | {
+      readonly connected: false;
+      readonly frontend: Frontend;
+      readonly error: FrontendFailure;
+      /** Its time was over, and it may still come; otherwise it was given up, by either side, and will not. */
+      readonly late: boolean;
+    };
 
 /**
  * Waits until each of `frontends` is connected and has its Linux device, or `milliseconds` have passed, or its
@@ -90,6 +96,7 @@ class FrontendWait {
   /** When it was first looked for in vain. */
   #missed: number | undefined;
   #deadline: Timer | undefined;
+  #late = false;
   /** The frontend says that it is, and its Linux device was not there yet. */
   #connected = false;
   #done = false;
@@ -116,7 +123,10 @@ class FrontendWait {
     if (this.#done) return;
     const { clock } = this.client;
     const rest = Math.max(0, this.since + milliseconds - clock.now());
-    this.#deadline = clock.setTimer(rest, () => void this.#giveUp());
+    this.#deadline = clock.setTimer(rest, () => {
+      this.#late = true;
+      void this.#giveUp();
+    });
   }
 
   /** An event of the watch: the state itself changed, or something above it did. */
@@ -231,6 +241,7 @@ class FrontendWait {
         connected: false,
         frontend,
         error: new NotConnected(label, backend, at, remedy, stateText),
+        late: this.#late,
       });
     } catch (error) {
       this.#refuse(error);
@@ -241,7 +252,7 @@ class FrontendWait {
   #refuse(error: unknown): void {
     this.stop();
     if (error instanceof BadNode) {
-      this.#settle({ connected: false, frontend: this.frontend, error });
+      this.#settle({ connected: false, frontend: this.frontend, error, late: this.#late });
     } else {
       this.#fail(error);
     }

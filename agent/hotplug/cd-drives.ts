@@ -219,12 +219,9 @@ class Drive {
   async #waitFor(drive: BlockFrontend, current: () => boolean): Promise<FrontendOutcome | undefined> {
     const { store, platform, notice, deadline } = this.context;
     const began = store.clock.now();
-    const patience = Math.min(notice, deadline);
-    const [first] = await waitForFrontends(store, platform, [drive], patience);
-    const passed = store.clock.now() - began;
-    // One that has been given up, by either side, will not come.
-    const hopeless = passed < patience || passed >= deadline;
-    if (first === undefined || first.connected || hopeless || !current()) return first;
+    const [first] = await waitForFrontends(store, platform, [drive], Math.min(notice, deadline));
+    if (first === undefined || first.connected || !current()) return first;
+    if (!first.late || notice >= deadline) return first;
     this.#late = first.error.message;
     this.context.warn(this.#late);
     const all = Promise.resolve([drive]);

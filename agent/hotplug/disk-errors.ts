@@ -2,14 +2,13 @@
  * QEMU's BLOCK_IO_ERROR in the log: a disk error is never silent, and a disk that fails for hours does not
  * fill the log. The guest has its error from QEMU in any case.
  */
+import { printable } from "../log/format.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Clock, Timer } from "../platform/port.ts";
 import type { JsonObject } from "../qmp/json.ts";
 
 /** After the first error of a kind, the next of its kind are counted for so long, in milliseconds. */
 const burst = 10_000;
-/** Kinds that are told apart at a time: reads and writes of all the disks that there can be. */
-const mostKinds = 64;
 /** Of each text of QEMU's. */
 const longestText = 100;
 
@@ -42,6 +41,11 @@ export function readDiskError(data: JsonObject): DiskError {
 }
 
 interface Burst {
+  /** Of the error that was told. */
+  readonly device: string;
+  readonly operation: DiskError["operation"];
+  /** The drive's, for people. */
+  name: string;
   count: number;
   timer: Timer;
 }
@@ -53,8 +57,8 @@ export class DiskErrors {
     private readonly context: {
       readonly clock: Clock;
       readonly log: Logger;
-      /** A drive's name for people, by QEMU's. */
-      nameOf(device: string): string;
+      /** A drive's name for people, by QEMU's; `undefined` where no such drive is known. */
+      nameOf(device: string): string | undefined;
       /** Gets the first error of a burst: thing, value, remedy. */
       complain(text: string): void;
     },
@@ -62,16 +66,19 @@ export class DiskErrors {
 
   happened(data: JsonObject): void {
     const error = readDiskError(data);
-    const kind = `${error.device} ${error.operation}`;
+    const { device, operation } = error;
+    const known = this.context.nameOf(device);
+    // Drives that are not known are one: a QEMU that makes up names all the time gets no line for each.
+    const kind = known === undefined ? operation : `${operation} ${device}`;
     const under = this.#bursts.get(kind);
     if (under !== undefined) {
       under.count++;
+      if (device !== under.device) under.name = "QEMU's drives of unknown names";
       return;
     }
-    // A QEMU that makes up names all the time gets no line for each.
-    if (this.#bursts.size >= mostKinds) return;
-    this.#bursts.set(kind, { count: 0, timer: this.#schedule(kind, error) });
-    this.context.complain(this.#describe(error));
+    const name = known ?? `QEMU's drive ${printable(device) || "without a name"}`;
+    this.#bursts.set(kind, { device, operation, name, count: 0, timer: this.#schedule(kind) });
+    this.context.complain(describe(name, error));
   }
 
   /** Idempotent. */
@@ -80,31 +87,31 @@ export class DiskErrors {
     this.#bursts.clear();
   }
 
-  #schedule(kind: string, error: DiskError): Timer {
-    return this.context.clock.setTimer(burst, () => this.#summarize(kind, error));
+  #schedule(kind: string): Timer {
+    return this.context.clock.setTimer(burst, () => this.#summarize(kind));
   }
 
   /** A burst goes on for as long as each span of it holds an error. */
-  #summarize(kind: string, error: DiskError): void {
+  #summarize(kind: string): void {
     const under = this.#bursts.get(kind);
     if (under === undefined) return;
-    const { count } = under;
+    const { device, operation, name, count } = under;
     if (count === 0) {
       this.#bursts.delete(kind);
       return;
     }
     under.count = 0;
-    under.timer = this.#schedule(kind, error);
+    under.timer = this.#schedule(kind);
     this.context.log.error(
-      { device: error.device, count },
-      `${this.context.nameOf(error.device)}: ${count} more ${error.operation} errors in ${burst / 1000} s`,
+      { device, count },
+      `${name}: ${count} more ${operation} errors in ${burst / 1000} s`,
     );
   }
+}
 
-  #describe({ device, operation, stops, reason }: DiskError): string {
-    const outcome = stops
-      ? "QEMU holds the guest; go on with `xl qemu-monitor-command GUEST cont` once dom0 has what was missing"
-      : "the guest was told; see dom0's kernel log, and whether the image's file system is full";
-    return `${this.context.nameOf(device)}: a ${operation} failed: ${reason}; ${outcome}`;
-  }
+function describe(name: string, { operation, stops, reason }: DiskError): string {
+  const outcome = stops
+    ? "QEMU holds the guest; go on with `xl qemu-monitor-command GUEST cont` once dom0 has what was missing"
+    : "the guest was told; see dom0's kernel log, and whether the image's file system is full";
+  return `${name}: a ${operation} failed: ${reason}; ${outcome}`;
 }

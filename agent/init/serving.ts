@@ -8,7 +8,6 @@ import type { Joint } from "../frontends/net/joint.ts";
 import { CdDrives } from "../hotplug/cd-drives.ts";
 import { DiskErrors } from "../hotplug/disk-errors.ts";
 import { NicLinks } from "../hotplug/nic-links.ts";
-import { printable } from "../log/format.ts";
 import type { Log } from "../log/log.ts";
 import type { Passthrough } from "../passthrough/passthrough.ts";
 import type { Platform } from "../platform/port.ts";
@@ -191,12 +190,10 @@ export class Serving {
     }
   }
 
-  /** For people; `device` is a word of QEMU's. */
-  #driveName(device: string, file: string | undefined): string {
+  /** For people; `device` is a word of QEMU's. `undefined` for none of the disks that libxl gave us. */
+  #driveName(device: string, file: string | undefined): string | undefined {
     const number = /^ide-([0-9]+)$/.exec(device)?.[1];
     const disk = this.context.found.disks.find((each) => each.device === file || String(each.id) === number);
-    return disk === undefined
-      ? `QEMU's drive ${printable(device) || "without a name"}`
-      : `${disk.label} (${device})`;
+    return disk && `${disk.label} (${device})`;
   }
 }

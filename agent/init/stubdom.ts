@@ -242,7 +242,7 @@ export class Stubdom {
 
   /**
    * Waits for what QEMU needs. What is late is named while there is time to look, and given the rest of the
-   * deadline; a slow dom0 is no reason to fail. Gives for how many milliseconds one was not there that had been looked
+   * deadline; a slow dom0 is no reason to fail, a device that will not come is one at once. Gives for how many milliseconds one was not there that had been looked
    * for.
    */
   async #connectFrontends(
@@ -261,9 +261,11 @@ export class Stubdom {
     const patience = configuring.then((config) => Math.min(config.lateNotice, config.frontendDeadline));
     const outcomes = await waitForFrontends(store, this.platform, likely, patience, needed);
     const late = this.#take(outcomes);
+    const { lateNotice, frontendDeadline: deadline } = await configuring;
+    const lost = late.find((each) => !each.late || lateNotice >= deadline);
+    if (lost !== undefined) throw lost.error;
     for (const { error } of late) this.#warn(error.message);
     const rest = late.map(({ frontend }) => frontend);
-    const deadline = (await configuring).frontendDeadline;
     const [missing] = this.#take(
       await waitForFrontends(store, this.platform, rest, deadline, Promise.resolve(rest), began),
     );

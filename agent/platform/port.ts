@@ -89,7 +89,8 @@ export interface FileSystem {
   /** Replaces the contents; one write(2), as /proc and /sys want it. */
   writeFile(path: string, contents: string | Uint8Array): void;
   exists(path: string): boolean;
-  status(path: string): FileStatus;
+  /** Of a symbolic link itself, or of what it leads to. */
+  status(path: string, links?: "follow"): FileStatus;
   readDirectory(path: string): string[];
   makeDirectory(path: string): void;
   makeFifo(path: string): void;

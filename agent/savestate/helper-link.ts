@@ -91,12 +91,14 @@ export class HelperLink {
       };
       const fail = (error: unknown) => settle(() => reject(error));
       this.#listening()
-        .then(() => {
+        .then(async () => {
+          // Withdrawn while the watch was being set: asked now, it would be carried out for nobody.
+          if (settled) return;
           // What is said before the request goes out is no answer to it.
           this.#listener = { changed: () => void look().catch(fail), lost: fail };
-          return this.store.write(requestNode(this.domid, this.target), request);
+          await this.store.write(requestNode(this.domid, this.target), request);
+          this.log.debug({ request }, `state disk: asked dom0: ${request}`);
         })
-        .then(() => this.log.debug({ request }, `state disk: asked dom0: ${request}`))
         .catch(fail);
     });
   }

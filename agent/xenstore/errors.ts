@@ -90,7 +90,7 @@ export class ConnectionLost extends XenstoreFailure {
     readonly request?: string,
   ) {
     super(
-      `xenstore ${request ?? "connection"}: connection lost, ${reason}; without xenstore the stub domain cannot go on, look into xenstored's log in dom0`,
+      `xenstore ${request ?? "connection"}: connection lost, ${reason}; nothing goes on without xenstore, look into xenstored's log in dom0`,
     );
   }
 }

@@ -94,14 +94,14 @@ NATIVE(native_size)
     return JS_NewInt64(ctx, size);
 }
 
-/* status(path) -> [mode, size], not following a symbolic link */
+/* status(path, follow) -> [mode, size] of what is there: of a symbolic link itself, unless it is to be followed */
 NATIVE(native_status)
 {
     struct stat s;
     const char *path = JS_ToCString(ctx, argv[0]);
     if (!path)
         return JS_EXCEPTION;
-    int failed = lstat(path, &s);
+    int failed = JS_ToBool(ctx, argv[1]) > 0 ? stat(path, &s) : lstat(path, &s);
     JS_FreeCString(ctx, path);
     if (failed)
         return native_result(ctx, -1);

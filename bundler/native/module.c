@@ -20,7 +20,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("seek", 2, native_seek),
     FUNCTION("dataSync", 1, native_data_sync),
     FUNCTION("size", 1, native_size),
-    FUNCTION("status", 1, native_status),
+    FUNCTION("status", 2, native_status),
     FUNCTION("readDirectory", 1, native_read_directory),
     FUNCTION("makeDirectory", 1, native_make_directory),
     FUNCTION("makeFifo", 1, native_make_fifo),

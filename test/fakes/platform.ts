@@ -93,7 +93,12 @@ export class FakeFiles implements FileSystem {
     return this.#files.has(path) || this.#directories.has(path) || this.#links.has(path);
   }
 
-  status(path: string): FileStatus {
+  status(path: string, links?: "follow"): FileStatus {
+    const target = this.#links.get(path);
+    if (target !== undefined)
+      return links === "follow"
+        ? this.status(target, links)
+        : { kind: "symlink", size: target.length, mode: 0o777 };
     const contents = this.#files.get(path);
     if (contents !== undefined) return { kind: "file", size: contents.length, mode: 0o600 };
     if (this.#directories.has(path)) return { kind: "directory", size: 0, mode: 0o700 };

@@ -16,7 +16,8 @@ export const serve: Command = {
         type: "string",
         array: true,
         default: [],
-        describe: "A block device (an LVM volume, say) to be used in place of files; may be given again",
+        describe:
+          "A block device (an LVM volume, say) no larger than --limit, to be used in place of files; may be given again",
       })
       .option("limit", {
         type: "string",
@@ -38,7 +39,7 @@ export const serve: Command = {
   async run(platform, args) {
     const log = createLog(platform.clock, { write: (line) => console.log(line) });
     log.configure({ level: args.debug ? "debug" : "info", format: args.json ? "json" : "human" });
-    const xenstore = connectXenstore(platform, text(args.xenstored));
+    const xenstore = await connectXenstore(platform, text(args.xenstored));
     // A busy dom0 is no reason to end, and with it every transfer that is under way.
     xenstore.deadline = storeDeadline;
     await new Promise<void>((resolve, reject) => {

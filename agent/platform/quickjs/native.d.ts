@@ -23,7 +23,7 @@ declare module "stubdom-native" {
   export function seek(fd: number, offset: number): Result;
   export function dataSync(fd: number): Result;
   export function size(fd: number): Result;
-  export function status(path: string): [mode: number, size: number] | Result;
+  export function status(path: string, follow: boolean): [mode: number, size: number] | Result;
   export function readDirectory(path: string): string[] | Result;
   export function makeDirectory(path: string): Result;
   export function makeFifo(path: string): Result;

@@ -125,9 +125,9 @@ const files: FileSystem = {
       native.close(fd);
     }
   },
-  exists: (path) => typeof native.status(path) !== "number",
-  status(path) {
-    const [mode, size] = resultOf(native.status(path), "stat", path);
+  exists: (path) => typeof native.status(path, false) !== "number",
+  status(path, links) {
+    const [mode, size] = resultOf(native.status(path, links === "follow"), "stat", path);
     return { kind: fileKind.get(mode & 0o170000) ?? "other", mode: mode & 0o7777, size };
   },
   readDirectory: (path) => resultOf(native.readDirectory(path), "readdir", path),

@@ -110,14 +110,24 @@ export const fileTests: Record<string, Group> = {
     },
   },
   status: {
-    ...refusals("status", native.status, "path"),
+    ...refusals("status", (path: string) => native.status(path, false), "path"),
     "a directory, a device, a link itself": () => {
-      equal((list(native.status("/tmp"))[0] & 0o170000) === 0o040000, true);
-      equal((list(native.status("/dev/null"))[0] & 0o170000) === 0o020000, true);
+      equal((list(native.status("/tmp", false))[0] & 0o170000) === 0o040000, true);
+      equal((list(native.status("/dev/null", false))[0] & 0o170000) === 0o020000, true);
       const path = freshPath();
       native.symlink("/nowhere", path);
-      equal((list(native.status(path))[0] & 0o170000) === 0o120000, true);
-      equal(native.status(""), errno.ENOENT);
+      equal((list(native.status(path, false))[0] & 0o170000) === 0o120000, true);
+      equal(native.status("", false), errno.ENOENT);
+    },
+    "what a link leads to": () => {
+      const [first, second] = [freshPath(), freshPath()];
+      native.symlink("/dev/null", first);
+      native.symlink(first, second);
+      equal((list(native.status(second, true))[0] & 0o170000) === 0o020000, true);
+      equal((list(native.status("/tmp", true))[0] & 0o170000) === 0o040000, true);
+      const nowhere = freshPath();
+      native.symlink("/nowhere", nowhere);
+      equal(native.status(nowhere, true), errno.ENOENT);
     },
   },
   readDirectory: {
@@ -166,7 +176,7 @@ export const fileTests: Record<string, Group> = {
       const [from, to] = [freshPath(), freshPath()];
       close(freshFile("new", from), freshFile("old!", to));
       equal(native.rename(from, to), 0);
-      equal(list(native.status(to))[1], 3);
+      equal(list(native.status(to, false))[1], 3);
       equal(native.rename(from, to), errno.ENOENT);
     },
   },

@@ -1,59 +1,161 @@
 import { expect, test } from "vitest";
 import { BackingPool } from "../../../agent/dom0/backing.ts";
 import { defaultSettings } from "../../../agent/dom0/settings.ts";
+import { silentLogger } from "../../../agent/log/logger.ts";
+import { SystemError } from "../../../agent/platform/port.ts";
 import { fakePlatform } from "../../fakes/platform.ts";
 
 const size = (5 << 20) / 2;
+const mebibyte = 1 << 20;
 
-/** A host with one block device, full of what somebody left. */
-function hostWith(device: Uint8Array, fails = false) {
-  const opened = new Set<number>();
+interface FakeDevice {
+  readonly bytes: Uint8Array;
+  /** What becomes of opening it, and of writing to it. */
+  readonly mounted?: boolean;
+  readonly broken?: boolean;
+}
+
+/** A host with block devices, full of what somebody left. */
+function hostWith(devices: Readonly<Record<string, FakeDevice>>, limit = defaultSettings.limit) {
+  const opened = new Map<number, FakeDevice>();
+  const told: string[] = [];
+  let next = 7;
+  const device = (fd: number) => opened.get(fd) ?? { bytes: new Uint8Array(0) };
   const platform = fakePlatform({
     descriptors: {
-      open: () => {
-        opened.add(7);
-        return 7;
+      open: (path) => {
+        const found = devices[path];
+        if (found === undefined) throw new SystemError("ENOENT", "open", path);
+        if (found.mounted) throw new SystemError("EBUSY", "open", path);
+        opened.set(next, found);
+        return next++;
       },
-      size: () => device.length,
+      size: (fd) => device(fd).bytes.length,
       close: (fd) => void opened.delete(fd),
     },
     storage: {
-      deviceNumber: () => ({ major: 253, minor: 0 }),
+      deviceNumber: (fd) => ({ major: 253, minor: Object.values(devices).indexOf(device(fd)) }),
       buffer: (bytes) => new Uint8Array(bytes),
-      writeAt: async (_fd, from, offset) => {
-        if (fails) throw new Error("EIO");
-        device.set(from, offset);
+      writeAt: async (fd, from, offset) => {
+        if (device(fd).broken) throw new SystemError("EIO", "write", String(fd));
+        device(fd).bytes.set(from, offset);
       },
     },
   });
-  return { pool: new BackingPool(platform, { ...defaultSettings, devices: ["/dev/vg/state"] }), opened };
+  const log = { warn: (_: object, text: string) => void told.push(text) };
+  const settings = { ...defaultSettings, limit, devices: Object.keys(devices) };
+  return { pool: new BackingPool(platform, settings, log), opened, told };
 }
 
+const used = (bytes: number) => new Uint8Array(bytes).fill(0xa5);
+
 test("a block device that another stub domain has used begins empty, from end to end", async () => {
-  const device = new Uint8Array(size).fill(0xa5);
-  const { pool, opened } = hostWith(device);
-  const backing = await pool.make(1 << 20);
-  expect(device.every((byte) => byte === 0)).toBe(true);
-  await expect(pool.make(1 << 20)).rejects.toThrow("every block device for state is in use");
+  const bytes = used(size);
+  const { pool, opened } = hostWith({ "/dev/vg/state": { bytes } });
+  const backing = await pool.make(mebibyte);
+  expect(bytes.every((byte) => byte === 0)).toBe(true);
+  await expect(pool.make(mebibyte)).rejects.toThrow(
+    "every block device for state is in use; name one more --device",
+  );
   backing.close();
   expect(opened.size).toBe(0);
-  (await pool.make(1 << 20)).close();
+  (await pool.make(mebibyte)).close();
 });
 
 test("one that cannot be cleared, or is too small, is not used, and free again", async () => {
-  const { pool, opened } = hostWith(new Uint8Array(size), true);
-  await expect(pool.make(1 << 20)).rejects.toThrow("EIO");
-  await expect(pool.make(4 << 20)).rejects.toThrow("/dev/vg/state has 2621440 bytes, 4194304 are needed");
+  const { pool, opened } = hostWith({ "/dev/vg/state": { bytes: used(size), broken: true } });
+  await expect(pool.make(mebibyte)).rejects.toThrow("cannot write byte 0 of the state disk: EIO");
+  await expect(pool.make(4 * mebibyte)).rejects.toThrow(
+    "/dev/vg/state has 2621440 bytes, 4194304 are needed; name a larger --device",
+  );
+  expect(opened.size).toBe(0);
+});
+
+test("a device that is of no use is passed over, and told of once; the last one's fault counts", async () => {
+  const { pool, told } = hostWith({
+    "/dev/mounted": { bytes: used(size), mounted: true },
+    "/dev/broken": { bytes: used(size), broken: true },
+    "/dev/small": { bytes: used(mebibyte) },
+    "/dev/good": { bytes: used(size) },
+  });
+  const backing = await pool.make(2 * mebibyte);
+  expect(backing.minor).toBe(3);
+  expect(() => backing.grow(3 * mebibyte)).toThrow("/dev/good has 2621440; name a larger --device");
+  await expect(pool.make(2 * mebibyte)).rejects.toThrow("/dev/small has 1048576 bytes, 2097152 are needed");
+  expect(told).toEqual([
+    expect.stringMatching(/^\/dev\/mounted is passed over for state disks: open \/dev\/mounted: EBUSY; see/),
+    expect.stringMatching(/^\/dev\/broken is passed over for state disks: cannot write byte 0 .*EIO/),
+  ]);
+  backing.close();
+});
+
+test("two that ask at once get a device each", async () => {
+  const { pool } = hostWith({ "/dev/a": { bytes: used(size) }, "/dev/b": { bytes: used(size) } });
+  const backings = await Promise.all([pool.make(mebibyte), pool.make(mebibyte)]);
+  expect(backings.map(({ minor }) => minor)).toEqual([0, 1]);
+});
+
+test("a device larger than any state may be is refused before anybody needs it, since all of it is zeroed", () => {
+  const { pool, opened } = hostWith({ "/dev/vg/large": { bytes: used(size) } }, mebibyte);
+  expect(() => pool.check()).toThrow(
+    "--device /dev/vg/large has 2621440 bytes, the limit for one stub domain is 1048576; name a smaller one, or raise --limit",
+  );
+  expect(opened.size).toBe(0);
+});
+
+test("one that is missing, or in use, at the start is told of, and keeps nobody from starting", () => {
+  const { pool, told, opened } = hostWith({ "/dev/a": { bytes: used(size), mounted: true } });
+  pool.check();
+  expect(told).toEqual([expect.stringMatching(/^\/dev\/a is passed over for state disks: .*EBUSY/)]);
   expect(opened.size).toBe(0);
 });
 
 test("what is about to be written elsewhere is not promised twice", () => {
   const platform = fakePlatform({ storage: { freeSpace: () => 1000 } });
-  const pool = new BackingPool(platform, { ...defaultSettings, keepFree: 100 });
+  const pool = new BackingPool(platform, { ...defaultSettings, keepFree: 100 }, silentLogger);
   const first = pool.reserve("/var/lib/xen", 600);
-  expect(() => pool.reserve("/var/lib/xen", 301)).toThrow("/var/lib/xen has 300 bytes left for 301");
+  expect(() => pool.reserve("/var/lib/xen", 301)).toThrow(
+    "/var/lib/xen has 300 bytes left for 301; make room there, or lower the helper's --keep-free",
+  );
   const second = pool.reserve("/var/lib/xen", 300);
   first();
   pool.reserve("/var/lib/xen", 600)();
   second();
+});
+
+/** A host with `free` bytes for nameless files, of which none takes room before it is written to. */
+function hostWithFiles(free: number) {
+  const sizes = new Map<number, number>();
+  let next = 10;
+  const platform = fakePlatform({
+    descriptors: { close: (fd) => void sizes.delete(fd), size: (fd) => sizes.get(fd) ?? 0 },
+    storage: {
+      freeSpace: () => free,
+      openTemporary: () => next++,
+      truncate: (fd, bytes) => void sizes.set(fd, bytes),
+      attachLoop: () => ({ fd: next++, major: 7, minor: 0 }),
+      resizeLoop: () => {},
+    },
+  });
+  return new BackingPool(platform, defaultSettings, silentLogger);
+}
+
+test("a file has room to spare where there is some, and no more than there is", async () => {
+  expect((await hostWithFiles(300 * mebibyte).make(mebibyte)).size).toBe(16 * mebibyte);
+  expect((await hostWithFiles(300 * mebibyte).make(20 * mebibyte)).size).toBe(40 * mebibyte);
+  // 64 MiB stay free.
+  expect((await hostWithFiles(79 * mebibyte).make(mebibyte)).size).toBe(15 * mebibyte);
+  expect((await hostWithFiles(65 * mebibyte).make(mebibyte)).size).toBe(mebibyte);
+  await expect(hostWithFiles(65 * mebibyte).make(mebibyte + 1)).rejects.toThrow(
+    "has 1048576 left for state; make room there, or lower the helper's --keep-free, or give it a --device",
+  );
+  await expect(hostWithFiles(1024 * mebibyte).make(300 * mebibyte)).rejects.toThrow(
+    "314572800 bytes are needed, the limit for one stub domain is 268435456; raise the helper's --limit",
+  );
+});
+
+test("what is to spare keeps nobody out who comes at the same time", async () => {
+  const pool = hostWithFiles(300 * mebibyte);
+  const backings = await Promise.all(Array.from({ length: 8 }, () => pool.make(mebibyte)));
+  expect(backings.map(({ size }) => size)).toEqual(Array(8).fill(16 * mebibyte));
 });

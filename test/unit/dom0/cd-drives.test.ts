@@ -379,6 +379,12 @@ test.each([
   });
 });
 
+test("a link to a block device is one, as QEMU takes it", () => {
+  const status = (_: string, links?: "follow") =>
+    ({ kind: links === "follow" ? "block" : "symlink", size: 0, mode: 0o660 }) as const;
+  expect(blockNode("n", "aio:/dev/cdrom", { status })).toMatchObject({ file: { driver: "host_device" } });
+});
+
 test("an image that the helper does not see is QEMU's to open", () => {
   const files = {
     status: (path: string): never => {

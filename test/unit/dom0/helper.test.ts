@@ -5,6 +5,7 @@ import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
 import { helperHome, requestNode, stateDevice } from "../../../agent/savestate/protocol.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
 import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
+import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { type FakeProcess, FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 import { randomBytes } from "../savestate/support.ts";
@@ -88,7 +89,9 @@ test("a state over the limit is refused, nothing is left, and a smaller one goes
   host.addStubdom(5, 4);
   const guest = stubdom(5, 4, randomBytes(2 << 20, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
-  await expect(guest.save()).rejects.toThrow(/the limit for one stub domain is 1048576/);
+  await expect(guest.save()).rejects.toThrow(
+    /the limit for one stub domain is 1048576; raise the helper's --limit/,
+  );
   expectNothingLeft(5);
   expect(saved(4)).toBeUndefined();
   guest.qemu.state = randomBytes(1000, 1);
@@ -111,9 +114,30 @@ test("a state that fits on its disk, and with its checksums would not when it co
   host.addStubdom(5, 4);
   const guest = stubdom(5, 4, randomBytes(settings.limit - 20_000, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
-  await expect(guest.save()).rejects.toThrow(/could not be restored: the limit .* is 1048576/);
+  await expect(guest.save()).rejects.toThrow(
+    /could not be restored: the limit .* is 1048576; raise the helper's --limit/,
+  );
   expectNothingLeft(5);
   expect(saved(4)).toBeUndefined();
+});
+
+test("a state that is larger than the limit when it comes back is refused, with what to do", async () => {
+  await startHelper();
+  host.addStubdom(5, 4);
+  host.dom0Files.set("/var/lib/xen/qemu-resume.4", { bytes: new Uint8Array(settings.limit + 1) });
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  daemon.set(requestNode(5, 4), "1 1 restore", 5);
+  await until(() => daemon.get(`${helperHome}/5/answer`)?.includes("refused") === true);
+  expect(daemon.get(`${helperHome}/5/answer`)).toMatch(
+    /has 1048577 bytes, the limit for one stub domain is 1048576; raise the helper's --limit$/,
+  );
+});
+
+test("a second helper ends, and says what to do", async () => {
+  await startHelper();
+  await expect(startHelper()).rejects.toThrow(
+    "another helper holds /var/lib/linux-stubdom/lock; end that one first",
+  );
 });
 
 test("a disk that is only asked to be as large as it is goes when its time is over", async () => {
@@ -198,6 +222,44 @@ test("what was asked of an earlier helper is not done again by the next", async 
   expectNothingLeft(5);
   await guest.save();
   expect(saved(4)?.length).toBe(1000);
+});
+
+test.each([
+  ["who it is that asks", `read /local/domain/4/image/device-model-domid`, "1 1 save 1000"],
+  ["who it is that has come", `read /local/domain/4/image/device-model-domid`, undefined],
+  ["what an earlier helper left", `read ${helperHome}/5/answer`, undefined],
+])("stopped while it asks %s, it attaches nothing and leaves no node", async (_, question, request) => {
+  const process = host.process(0);
+  const bus = daemon.connect(0);
+  const client = new XenstoreClient(bus, process.clock);
+  const helper = new Helper(process.platform, client, silentLogger, settings, () => {});
+  let asked = false;
+  const hold = () => {
+    daemon.onRequest = (seen, domid) => {
+      if (asked || domid !== 0 || seen !== question) return;
+      asked = true;
+      bus.hold();
+    };
+  };
+  await helper.start();
+  if (request === undefined) hold();
+  host.addStubdom(5, 4);
+  if (request !== undefined) {
+    await until(() => daemon.get(`${helperHome}/5/answer`) === "1 0 ready");
+    hold();
+    daemon.set(requestNode(5, 4), request, 5);
+  }
+  await until(() => asked);
+  const stopped = helper.stop();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  bus.release();
+  await stopped;
+  // Nor afterwards.
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  client.close();
+  expect(process.steps).not.toContain("attach loop");
+  expectNothingLeft(5);
+  expect([daemon.get(helperHome), daemon.get(`${helperHome}/5`)]).toEqual([undefined, undefined]);
 });
 
 test("the stub domain is destroyed in the middle: the helper lets go of all of it", async () => {

@@ -26,7 +26,7 @@ beforeEach(() => {
   errors = new DiskErrors({
     clock,
     log: { ...silentLogger, error: (_, line) => tell(line) },
-    nameOf: (device) => `disk <${device}>`,
+    nameOf: (device) => (device.startsWith("ide") ? `disk <${device}>` : undefined),
     complain: tell,
   });
 });
@@ -68,11 +68,36 @@ describe("a disk that fails", () => {
 
 describe("a QEMU that is not to be trusted", () => {
   test("gets no line for each name that it makes up, and no memory", async () => {
-    for (let n = 0; n < 10_000; n++) errors.happened({ ...failure, device: `made up ${n}` });
-    expect(told).toHaveLength(64);
-    expect(clock.pending).toBe(64);
-    await clock.advance(10_000);
+    for (let turn = 0; turn < 100; turn++) {
+      for (let n = 0; n < 100; n++) errors.happened({ ...failure, device: `made up ${turn} ${n}` });
+      expect(clock.pending).toBe(1);
+      await clock.advance(10_000);
+    }
+    expect(told.slice(0, 2)).toEqual([
+      expect.stringMatching(/^QEMU's drive made up 0 0: a write failed: /),
+      "QEMU's drives of unknown names: 99 more write errors in 10 s",
+    ]);
+    // No more than of one disk that fails all the time.
+    expect(told).toHaveLength(101);
+    await clock.advance(20_000);
     expect(clock.pending).toBe(0);
+  });
+
+  test("does not hide what disks that there are have to say", async () => {
+    for (let n = 0; n < 100; n++) errors.happened({ ...failure, device: `made up ${n}` });
+    errors.happened(failure);
+    expect(told.slice(1)).toEqual([expect.stringMatching(/^disk <ide0-hd0>: a write failed/)]);
+  });
+
+  test("is told by what it calls its drive, without control characters", async () => {
+    for (const device of ["", "\u001b[2J"]) {
+      errors.happened({ ...failure, device, "qom-path": "" });
+      await clock.advance(20_000);
+    }
+    expect(told.map((line) => line.slice(0, line.indexOf(":")))).toEqual([
+      "QEMU's drive without a name",
+      "QEMU's drive \\x1b[2J",
+    ]);
   });
 
   test.each<[string, JsonObject, ReturnType<typeof readDiskError>]>([

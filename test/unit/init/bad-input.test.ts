@@ -180,6 +180,30 @@ describe("devices", () => {
     });
   }
 
+  test("a disk whose backend has closed it will not come: told once, at once", async () => {
+    const stage = spoilt(
+      ({ daemon, home, captured }) => daemon.set(`${home}/device/vbd/768/state`, "6", captured.stubdom),
+      { dead: ["vbd/768"] },
+    );
+    await expectCrash(stage, 0, /disk hda \(device\/vbd\/768\).*frontend state 6 \(Closed\)/);
+    expect(stage.of("warn")).toEqual([]);
+  });
+
+  test("beside one that is late it is told once all the same, and the other is not waited for", async () => {
+    const stage = spoilt(
+      ({ daemon, home, captured }) => daemon.set(`${home}/device/vbd/768/state`, "6", captured.stubdom),
+      { guest: "trixie-three-nics", dead: ["vbd/768", "vif/1"] },
+    );
+    await expectCrash(stage, 4000, /disk hda \(device\/vbd\/768\)/);
+    expect(stage.of("warn")).toEqual([]);
+  });
+
+  test("no time left after the notice: told once", async () => {
+    const stage = spoilt(() => {}, { dead: ["vbd/768"], commandLine: "stubdom.frontend_deadline=3" });
+    await expectCrash(stage, 3000, /disk hda \(device\/vbd\/768\)/);
+    expect(stage.of("warn")).toEqual([]);
+  });
+
   // Linux reads it; it is looked at where the device does not come up.
   for (const [value, says] of [
     ["", /device\/vbd\/768\/backend holds ""/],

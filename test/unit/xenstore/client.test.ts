@@ -361,6 +361,10 @@ describe("a connection that is cut", () => {
     expect(lost[0]).toBeInstanceOf(ConnectionLost);
     expect(clock.pending).toBe(0);
     await expect(client.read("a")).rejects.toThrow(/read a: connection lost, cut 20 bytes/);
+    // In the stub domain as well as in dom0.
+    expect(lost[0]?.message).toBe(
+      "xenstore connection: connection lost, cut 20 bytes into a packet; nothing goes on without xenstore, look into xenstored's log in dom0",
+    );
     await expect(client.watch("a", () => {})).rejects.toBeInstanceOf(ConnectionLost);
   });
 
