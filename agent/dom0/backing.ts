@@ -37,13 +37,20 @@ export class BackingPool {
     private readonly log: Pick<Logger, "warn">,
   ) {}
 
-  /** Looks at the devices before anybody needs one. @throws RangeError when one can never be used with these settings */
+  /** Looks at the devices before anybody needs one, and says what is wrong with them. */
   check(): void {
-    for (const path of this.settings.devices) {
+    const { devices, limit } = this.settings;
+    for (const path of devices) {
       try {
-        this.#device(path, 0).close();
+        const backing = this.#device(path, 0);
+        backing.close();
+        // libxl waits 30 s for a guest that is restored.
+        if (backing.size > limit)
+          this.log.warn(
+            {},
+            `${path} has ${backing.size} bytes, all of which are zeroed each time: no state takes more than ${limit} (--limit), and a smaller device saves the time`,
+          );
       } catch (error) {
-        if (error instanceof RangeError) throw error;
         this.#tell(path, error);
       }
     }
@@ -52,7 +59,7 @@ export class BackingPool {
   /**
    * One with nothing but zeros on it. A device that is of no use is no reason to go without, while there is another.
    *
-   * @throws StateSpaceError, TransferError, SystemError, RangeError
+   * @throws StateSpaceError, TransferError, SystemError
    */
   async make(bytes: number): Promise<Backing> {
     const { devices } = this.settings;
@@ -147,18 +154,12 @@ export class BackingPool {
   }
 
   #device(path: string, bytes: number): DeviceBacking {
-    const { limit } = this.settings;
     const least = Math.max(bytes, firstExtent + 2 * blockSize);
     const backing = new DeviceBacking(this.platform, path, () => void this.#busyDevices.delete(path));
     this.#busyDevices.add(path);
     const { size } = backing;
-    if (size >= least && size <= limit) return backing;
+    if (size >= least) return backing;
     backing.close();
-    // All of it is zeroed each time, and libxl waits 30 s for a guest that is restored; no state is larger than the limit.
-    if (size > limit)
-      throw new RangeError(
-        `--device ${path} has ${size} bytes, the limit for one stub domain is ${limit}; name a smaller one, or raise --limit`,
-      );
     throw new StateSpaceError(`${path} has ${size} bytes, ${least} are needed; name a larger --device`);
   }
 

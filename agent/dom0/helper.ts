@@ -57,7 +57,7 @@ export class Helper {
     return [...this.#domains.values()].flatMap(({ client }) => client ?? []);
   }
 
-  /** @throws HelperRunning, RangeError, SystemError, XenstoreFailure */
+  /** @throws HelperRunning, SystemError, XenstoreFailure */
   async start(): Promise<void> {
     const { platform, pool } = this.#context;
     this.#takeLock();

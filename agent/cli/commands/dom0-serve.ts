@@ -17,7 +17,7 @@ export const serve: Command = {
         array: true,
         default: [],
         describe:
-          "A block device (an LVM volume, say) no larger than --limit, to be used in place of files; may be given again",
+          "A block device (an LVM volume, say), better no larger than --limit, to be used in place of files; may be given again",
       })
       .option("limit", {
         type: "string",
