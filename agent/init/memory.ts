@@ -37,6 +37,29 @@ export function peakResident(files: FileSystem, pid: number): number | undefined
 }
 
 /**
+ * KiB that QEMU comes to need for each GiB of the guest's memory: page tables, since it maps 1 MiB where an emulated NIC or SCSI
+ * disk reaches, and keeps that (QEMU 10, hw/xen/xen-mapcache.c; 2.0 MiB of page tables and 0.4 of others were seen).
+ */
+const perGuestGibibyte = 2500;
+/** MiB of the guest that QEMU keeps mapped at the most. */
+const mostMapped = 32 * 1024;
+/** KiB that are to be left then. */
+const reserve = 4096;
+
+/**
+ * What to say about a guest whose memory is so large that QEMU may not have enough in the end; `undefined` if it has.
+ *
+ * @param guest MiB of the guest, NaN where nobody knows
+ */
+export function memoryAdvice(guest: number, { available }: Pick<MemoryUse, "available">): string | undefined {
+  const needed = (Math.min(guest, mostMapped) / 1024) * perGuestGibibyte;
+  const missing = needed + reserve - available;
+  if (!(missing > 0)) return undefined;
+  const mebibytes = (kibibytes: number) => Math.ceil(kibibytes / 1024);
+  return `a guest of ${guest} MiB: QEMU comes to need up to ${mebibytes(needed)} MiB to map what its emulated devices reach, and ${mebibytes(available)} are free; raise stubdomain_memory= by ${mebibytes(missing)}`;
+}
+
+/**
  * The least memory that was available, looked at when something happens rather than on a clock, so that an
  * idle stub domain stays idle.
  */

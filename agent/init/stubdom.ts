@@ -23,7 +23,7 @@ import { BootError } from "./errors.ts";
 import type { FirstQuestions } from "./first-questions.ts";
 import type { Identity } from "./identity.ts";
 import { applySettings, screenSettings } from "./limits.ts";
-import { MemoryWatch, peakResident } from "./memory.ts";
+import { MemoryWatch, memoryAdvice, peakResident } from "./memory.ts";
 import { neededFrontends, unemulatedDisks, unemulatedSerials } from "./needed.ts";
 import { Phases } from "./phases.ts";
 import { DomainReport } from "./report.ts";
@@ -186,7 +186,9 @@ export class Stubdom {
     // What was late has come.
     for (const { text, lasting } of [...this.#told]) if (!lasting) this.#withdraw(text);
     await serving.begin(`${home}/qmp-vchan`);
-    this.#memory.look();
+    const memory = Number(dm.options.find(({ name }) => name === "m")?.value);
+    const advice = memoryAdvice(memory, this.#memory.look());
+    if (advice !== undefined) log.warn({}, advice);
     const [first, last] = [this.#phases.times[0], this.#phases.times.at(-1)];
     log.info(
       {

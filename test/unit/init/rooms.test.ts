@@ -4,7 +4,7 @@ import { decodeText, encodeText } from "../../../agent/bytes/text.ts";
 import { Children } from "../../../agent/init/children.ts";
 import { serveControl } from "../../../agent/init/control-server.ts";
 import { applySettings, calmConsoles, settings } from "../../../agent/init/limits.ts";
-import { MemoryWatch } from "../../../agent/init/memory.ts";
+import { MemoryWatch, memoryAdvice } from "../../../agent/init/memory.ts";
 import { DomainReport } from "../../../agent/init/report.ts";
 import { shellSession } from "../../../agent/init/shell.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
@@ -73,6 +73,17 @@ test("memory: the low-water mark is told, and again only 1 MiB below", () => {
   }
   expect(told).toEqual([5000, 3976, 2952]);
   expect(watch.look()).toEqual({ total: 9000, available: 2952, least: 2952 });
+});
+
+test("memory: a guest whose devices may come to need more than there is, is named with what to do", () => {
+  const available = 25_000;
+  for (const guest of [64, 4096, 8192, Number.NaN])
+    expect(memoryAdvice(guest, { available })).toBeUndefined();
+  expect(memoryAdvice(16_384, { available })).toMatch(
+    /^a guest of 16384 MiB: .* up to 40 MiB .* 25 are free; raise stubdomain_memory= by 19$/,
+  );
+  // QEMU keeps no more than 32 GiB mapped.
+  expect(memoryAdvice(1 << 20, { available: 85_000 })).toBeUndefined();
 });
 
 describe("the report to dom0", () => {
