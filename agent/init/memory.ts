@@ -38,7 +38,7 @@ export function peakResident(files: FileSystem, pid: number): number | undefined
 
 /**
  * KiB that QEMU comes to need for each GiB of the guest's memory: page tables, since it maps 1 MiB where an emulated NIC or SCSI
- * disk reaches, and keeps that (QEMU 10, hw/xen/xen-mapcache.c; 2.0 MiB of page tables and 0.4 of others were seen).
+ * disk reaches, and keeps that (QEMU 10, hw/xen/xen-mapcache.c; 2.2 MiB were seen).
  */
 const perGuestGibibyte = 2500;
 /** MiB of the guest that QEMU keeps mapped at the most. */

@@ -121,6 +121,22 @@ describe("a stub domain with its debug shell", () => {
   });
 });
 
+it("a stub domain that was told to takes its guest along, and on_crash= acts", async () => {
+  const guest = await createGuest(host, {
+    name: "along",
+    images: { hda: 1 },
+    stubdom: { cmdline: `${withShell.cmdline} stubdom.crash_guest=1` },
+    extra: { on_crash: "restart" },
+  });
+  const [before, { "qemu/pid": pid }] = [await guest.domid(), await guest.agent()];
+  await inStubdom(guest, `kill -KILL ${pid}; sleep 5`, 8).catch(() => "");
+  const xl = "cat /var/log/xen/xl-along.log; xl domid along";
+  await expect
+    .poll(async () => (await host.run(xl, { accept: "any" })).stdout, { timeout: 120_000, interval: 1000 })
+    .toMatch(new RegExp(`reason code 3 [^]*is restart[^]*\\n(?!${before}\\n)\\d+\\n$`));
+  await guest.destroy();
+});
+
 it("a stub domain ends though xenstored hangs, and the log has said why", async () => {
   const guest = await createGuest(host, {
     name: "stuck",
