@@ -91,7 +91,7 @@ export const fields = {
   ),
   crashGuest: flag(
     false,
-    "Where the stub domain has to end while the guest runs, whether the guest ends with reason crash too, so that on_crash= of its configuration acts. Off, it stands still, as with a QEMU in dom0 that has died.",
+    "Where QEMU breaks or the agent gives up while the guest runs, whether the guest ends with reason crash too, so that on_crash= of its configuration acts. Off, it stands still, as with a QEMU in dom0 that has died.",
   ),
   sandbox: flag(
     true,

@@ -1,5 +1,5 @@
 import type { Logger } from "../log/logger.ts";
-import type { Platform } from "../platform/port.ts";
+import { type Platform, SystemError } from "../platform/port.ts";
 import { DescriptorStore } from "../savestate/descriptor-store.ts";
 import { StateSpaceError, TransferError } from "../savestate/errors.ts";
 import { blockSize, firstExtent } from "../savestate/format.ts";
@@ -146,6 +146,7 @@ export class BackingPool {
     const backing = this.#device(path, bytes);
     try {
       await backing.clear();
+      this.#told.delete(path);
       return backing;
     } catch (error) {
       backing.close();
@@ -167,10 +168,10 @@ export class BackingPool {
     if (this.#told.has(path)) return;
     this.#told.add(path);
     const reason = error instanceof Error ? error.message : String(error);
-    this.log.warn(
-      {},
-      `${path} is passed over for state disks: ${reason}; see dom0's kernel log, and that nothing else uses it`,
-    );
+    // The others say themselves what to do.
+    const remedy =
+      error instanceof SystemError ? "; see dom0's kernel log, and that nothing else uses it" : "";
+    this.log.warn({}, `${path} is passed over for state disks: ${reason}${remedy}`);
   }
 }
 

@@ -4,7 +4,8 @@
  * libxl (tools/libs/light/libxl_create.c, Xen 4.17 to 4.20) gives one to every HVM guest but those with `vkb_device=0`, for
  * the QEMU in dom0 that serves the guest to be its backend; with a stub domain there is none. A Linux with a driver for
  * it waits for it at each boot, 30 s (drivers/xen/xenbus/xenbus_probe_frontend.c). So the helper says in the backend's
- * place that nobody comes: what is closed is waited for by nobody. The emulated keyboard is all there is, as before.
+ * place that nobody comes: for what is closed Linux does not wait. Windows' xenvkbd waits for a state that never comes, with
+ * this and without; `vkb_device=0` is for it.
  */
 import { parseState, XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";

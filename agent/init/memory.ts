@@ -43,17 +43,21 @@ export function peakResident(files: FileSystem, pid: number): number | undefined
 const perGuestGibibyte = 2500;
 /** MiB of the guest that QEMU keeps mapped at the most. */
 const mostMapped = 32 * 1024;
-/** KiB that are to be left then. */
-const reserve = 4096;
+/** KiB that are to be left then; for a screen, of which QEMU holds up to two copies at 1920x1080, more. */
+const reserve = { always: 4 << 10, screen: 16 << 10 };
 
 /**
  * What to say about a guest whose memory is so large that QEMU may not have enough in the end; `undefined` if it has.
  *
  * @param guest MiB of the guest, NaN where nobody knows
  */
-export function memoryAdvice(guest: number, { available }: Pick<MemoryUse, "available">): string | undefined {
+export function memoryAdvice(
+  guest: number,
+  { available }: Pick<MemoryUse, "available">,
+  screen = false,
+): string | undefined {
   const needed = (Math.min(guest, mostMapped) / 1024) * perGuestGibibyte;
-  const missing = needed + reserve - available;
+  const missing = needed + reserve.always + (screen ? reserve.screen : 0) - available;
   if (!(missing > 0)) return undefined;
   const mebibytes = (kibibytes: number) => Math.ceil(kibibytes / 1024);
   return `a guest of ${guest} MiB: QEMU comes to need up to ${mebibytes(needed)} MiB to map what its emulated devices reach, and ${mebibytes(available)} are free; raise stubdomain_memory= by ${mebibytes(missing)}`;

@@ -187,7 +187,7 @@ export class Stubdom {
     for (const { text, lasting } of [...this.#told]) if (!lasting) this.#withdraw(text);
     await serving.begin(`${home}/qmp-vchan`);
     const memory = Number(dm.options.find(({ name }) => name === "m")?.value);
-    const advice = memoryAdvice(memory, this.#memory.look());
+    const advice = memoryAdvice(memory, this.#memory.look(), screen);
     if (advice !== undefined) log.warn({}, advice);
     const [first, last] = [this.#phases.times[0], this.#phases.times.at(-1)];
     log.info(
@@ -244,8 +244,8 @@ export class Stubdom {
 
   /**
    * Waits for what QEMU needs. What is late is named while there is time to look, and given the rest of the
-   * deadline; a slow dom0 is no reason to fail, a device that will not come is one at once. Gives for how many milliseconds one was not there that had been looked
-   * for.
+   * deadline: a slow dom0 is no reason to fail. A device that will not come is one, at once. Gives for how many milliseconds
+   * one was not there that had been looked for.
    */
   async #connectFrontends(
     store: XenstoreClient,
@@ -265,8 +265,8 @@ export class Stubdom {
     const late = this.#take(outcomes);
     const { lateNotice, frontendDeadline: deadline } = await configuring;
     const lost = late.find((each) => !each.late || lateNotice >= deadline);
+    for (const each of late) if (each !== lost) this.#warn(each.error.message);
     if (lost !== undefined) throw lost.error;
-    for (const { error } of late) this.#warn(error.message);
     const rest = late.map(({ frontend }) => frontend);
     const [missing] = this.#take(
       await waitForFrontends(store, this.platform, rest, deadline, Promise.resolve(rest), began),

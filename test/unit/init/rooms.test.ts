@@ -82,6 +82,7 @@ test("memory: a guest whose devices may come to need more than there is, is name
   expect(memoryAdvice(16_384, { available })).toMatch(
     /^a guest of 16384 MiB: .* up to 40 MiB .* 25 are free; raise stubdomain_memory= by 19$/,
   );
+  expect(memoryAdvice(8192, { available }, true)).toMatch(/ raise stubdomain_memory= by 16$/);
   // QEMU keeps no more than 32 GiB mapped.
   expect(memoryAdvice(1 << 20, { available: 85_000 })).toBeUndefined();
 });
