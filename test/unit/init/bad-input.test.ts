@@ -195,7 +195,9 @@ describe("devices", () => {
       { guest: "trixie-three-nics", dead: ["vbd/768", "vif/1"] },
     );
     await expectCrash(stage, 4000, /disk hda \(device\/vbd\/768\)/);
-    expect(stage.of("warn")).toEqual([expect.stringMatching(/^network interface 1 .*is not connected after 4000 ms/)]);
+    expect(stage.of("warn")).toEqual([
+      expect.stringMatching(/^network interface 1 .*is not connected after 4000 ms/),
+    ]);
   });
 
   test("no time left after the notice: told once", async () => {
