@@ -1,6 +1,6 @@
 /** This machine's own Xen: dom0 is here. For measuring on real hardware; needs root. */
 
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { DATA, EOF, EXIT, type OpenOptions, RemoteProcess, SIGNAL, STDERR, STDOUT } from "./channel.ts";
 import { LabError } from "./errors.ts";
@@ -38,9 +38,7 @@ export class LocalHost extends XenHost {
     const running = new RemoteProcess((type, payload) => {
       if (type === DATA) child.stdin.write(payload);
       else if (type === EOF) child.stdin.end();
-      else if (type === SIGNAL && child.pid !== undefined && child.exitCode === null) {
-        process.kill(-child.pid, payload[0] ?? 15);
-      }
+      else if (type === SIGNAL) signalGroup(child, payload[0] ?? 15);
     });
     this.#running.add(running);
     // A command may end without having read all that it was given.
@@ -66,6 +64,17 @@ export class LocalHost extends XenHost {
 
   override async stop(): Promise<void> {
     for (const running of this.#running) running.kill(15);
+  }
+}
+
+/** All that the command has started; what has ended is left alone. */
+function signalGroup({ pid, exitCode, signalCode }: ChildProcess, signal: number): void {
+  if (pid === undefined || exitCode !== null || signalCode !== null) return;
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    // It has ended, and nobody has told us yet.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
 }
 

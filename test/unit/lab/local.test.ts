@@ -26,6 +26,20 @@ test("a command that takes too long is killed with all that it started", async (
   await expect(host.run("sleep 60 & sleep 60", { timeout: 0.2 })).rejects.toThrow(Timeout);
 });
 
+test("what has ended by a signal, or by itself, can be ended once more", async () => {
+  for (const command of ["kill -KILL $$", "exit 3"]) {
+    const ended = host.spawn(command);
+    await ended.exited.catch(() => {});
+    ended.kill(15);
+  }
+  // It has gone, and its pipes are still open: what it left has them.
+  const left = host.spawn("sleep 1 & kill -KILL $$");
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  left.kill(15);
+  left.kill(15);
+  await left.exited.catch(() => {});
+});
+
 test("files there and back", async () => {
   const directory = mkdtempSync(join(tmpdir(), "stubdom-local-"));
   try {
