@@ -136,7 +136,7 @@ it("a stub domain that was told to takes its guest along, and on_crash= acts", a
       const [domid, { phase }] = [await guest.domid(), await guest.agent()];
       return domid === before ? "the first" : phase;
     };
-    await expect.poll(() => life().catch(() => "none"), { timeout: 180_000, interval: 1000 }).toBe("running");
+    await expect.poll(() => life().catch(() => "none"), { timeout: 300_000, interval: 1000 }).toBe("running");
     const { stdout } = await host.run("cat /var/log/xen/xl-along.log");
     expect(stdout).toMatch(/reason code 3 [\s\S]*is restart/);
   } finally {
