@@ -8,9 +8,9 @@ import { join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
 import { buildRoot } from "../../bundler/root.ts";
 import { inStubdom, withShell } from "../lab/debug-shell.ts";
-import { createGuest, Guest, type GuestOptions, installStubdom } from "../lab/guest.ts";
+import { createGuest, Guest, type GuestOptions, installStubdom, stubdomSettings } from "../lab/guest.ts";
 import { guestDisk } from "../lab/guest-disk.ts";
-import { helperRuns, installHelper, startHelper, stopHelper } from "../lab/helper.ts";
+import { helperRuns, installHelper, program, startHelper, stopHelper } from "../lab/helper.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../lab/shell-stubdom.ts";
 import type { XenHost } from "../lab/xen-host.ts";
 import { type Density, type Group, MEASURES, measure } from "./measures.ts";
@@ -47,6 +47,9 @@ import { VARIANTS, type VariantName } from "./variants.ts";
 import { TRACED, wakeUps } from "./xentrace.ts";
 
 const SHELL_RAMDISK = "/root/shell-stubdom-ramdisk";
+const PEER = "/root/bench-peer.py";
+const TRACE = "/root/bench-trace";
+const WATCH = "/root/bench-watch.py";
 /** Bytes; known once it has been made. */
 let shellRamdiskSize = 0;
 const BRIDGE = "xenbr0";
@@ -77,6 +80,7 @@ export async function measuringDisk(jobs: readonly string[]): Promise<string> {
 /** Brings all images into dom0 and starts the other end of the guests' connections. Gives what takes its network back. */
 export async function prepare(bench: Bench, variants: readonly VariantName[]): Promise<() => Promise<void>> {
   const { host, settings } = bench;
+  const brought = await filesToTakeBack(host);
   if (variants.some((name) => !["dom0", "minios"].includes(name))) await installStubdom(host);
   if (variants.includes("shell-stubdom")) {
     const ramdisk = await shellStubdomRamdisk();
@@ -91,21 +95,29 @@ export async function prepare(bench: Bench, variants: readonly VariantName[]): P
   );
   const made = stdout.trim().split("\n").filter(Boolean);
   const finish = async (): Promise<void> => {
-    const undo = [...made.reverse().map((words) => `ip ${words}`), `rm -rf /root/${OURS}* ${STATE}`];
+    const files = [`/root/${OURS}*`, STATE, ...brought].join(" ");
+    const undo = [...made.reverse().map((words) => `ip ${words}`), `rm -rf ${files}`];
     await host.run(undo.join("; "), { accept: "any" });
   };
   if (!settings.groups.includes("network")) return finish;
-  const script = "/root/bench-peer.py";
-  await host.push(readFileSync(join(import.meta.dirname, "dom0/peer.py")), script);
-  const peer = host.spawn(["python3", script, String(FIRST_PORT), String(settings.tcpBytes)]);
+  await host.push(readFileSync(join(import.meta.dirname, "dom0/peer.py")), PEER);
+  const peer = host.spawn(["python3", PEER, String(FIRST_PORT), String(settings.tcpBytes)]);
   await new Promise<void>((resolve, reject) => {
     peer.on("stdout", () => resolve());
-    peer.exited.then((status) => reject(new Error(`dom0's ${script} ended with ${status}`)), reject);
+    peer.exited.then((status) => reject(new Error(`dom0's ${PEER} ended with ${status}`)), reject);
   });
   return async () => {
     peer.kill(15);
     await finish();
   };
+}
+
+/** Of the files that a run leaves in dom0 under names of their own, those that were not there before it. */
+async function filesToTakeBack(host: XenHost): Promise<string[]> {
+  const { kernel, ramdisk } = stubdomSettings() ?? { kernel: "", ramdisk: "" };
+  const ours = [kernel, ramdisk, SHELL_RAMDISK, PEER, TRACE, WATCH, program];
+  const absent = 'for file in "$@"; do [ -e "$file" ] || echo "$file"; done';
+  return (await host.run(["sh", "-c", absent, "absent", ...ours])).stdout.split("\n").filter(Boolean);
 }
 
 /** What makes the variant, beside the guest that all have. */
@@ -307,9 +319,8 @@ async function idle(
   const switchesBefore = await switches();
   const from = await domains();
   // Xen's trace is looked at every 5 s, so that dom0 is nearly as idle as without. Where there is none: sleep.
-  const trace = "/root/bench-trace";
-  const traced = `command -v xentrace > /dev/null && xentrace -D -e ${TRACED} -s 5000 -T ${settings.idleSeconds} ${trace}`;
-  await host.run(`rm -f ${trace}; ${traced} || sleep ${settings.idleSeconds}`, {
+  const traced = `command -v xentrace > /dev/null && xentrace -D -e ${TRACED} -s 5000 -T ${settings.idleSeconds} ${TRACE}`;
+  await host.run(`rm -f ${TRACE}; ${traced} || sleep ${settings.idleSeconds}`, {
     timeout: settings.idleSeconds + 60,
   });
   const to = await domains();
@@ -326,10 +337,10 @@ async function idle(
   pair(guest.name);
   if (variant !== "dom0") {
     add("idle.stubdom", share(`${guest.name}-dm`));
-    const { status } = await host.run(["test", "-s", trace], { accept: "any" });
+    const { status } = await host.run(["test", "-s", TRACE], { accept: "any" });
     const { domid } = domainOf(to.domains, `${guest.name}-dm`);
     if (status !== 0) absent("idle.wakes", "dom0 has no xentrace, or Xen no trace buffers");
-    else add("idle.wakes", (wakeUps(await host.pull(trace)).get(domid) ?? 0) / settings.idleSeconds);
+    else add("idle.wakes", (wakeUps(await host.pull(TRACE)).get(domid) ?? 0) / settings.idleSeconds);
   }
   add("idle.dom0", share("Domain-0"));
   // One that has ended takes its own with it.
@@ -442,8 +453,7 @@ async function together(bench: Bench, variant: VariantName, count: Density): Pro
 export async function measureScreen(bench: Bench, variant: VariantName): Promise<void> {
   const { host, settings, recorder } = bench;
   if (variant === "shell-stubdom") return; // neverHas() says why
-  const script = "/root/bench-watch.py";
-  await host.push(readFileSync(join(import.meta.dirname, "dom0/watch.py")), script);
+  await host.push(readFileSync(join(import.meta.dirname, "dom0/watch.py")), WATCH);
   const directory = mkdtempSync(join(tmpdir(), "bench-screen-"));
   try {
     const { stubdom, extra } = await guestOf(bench, variant);
@@ -463,7 +473,7 @@ export async function measureScreen(bench: Bench, variant: VariantName): Promise
       if (said.includes("failed")) throw new Error("its VGA BIOS has no mode of 800x600 with 32 bits");
     };
     const watch = async <Said>(...words: readonly (string | number)[]): Promise<Said> => {
-      const { stdout } = await host.run(["python3", script, "5900", ...words.map(String)], { timeout: 600 });
+      const { stdout } = await host.run(["python3", WATCH, "5900", ...words.map(String)], { timeout: 600 });
       return JSON.parse(stdout) as Said;
     };
     try {
