@@ -306,7 +306,10 @@ export function blockNode(name: string, params: string, files: Pick<FileSystem, 
   return { "node-name": name, driver, "read-only": true, file };
 }
 
-/** Links are followed, as QEMU does (`/dev/cdrom`). The helper may not see all that QEMU sees: what it cannot find QEMU is to open, or to say what is wrong with it. */
+/**
+ * Links are followed, as QEMU does (`/dev/cdrom`). The helper may not see all that QEMU sees: what it cannot find QEMU is to
+ * open, or to say what is wrong with it.
+ */
 function protocolOf(filename: string, files: Pick<FileSystem, "status">): string {
   try {
     return files.status(filename, "follow").kind === "block" ? "host_device" : "file";

@@ -17,7 +17,8 @@ async function session(stage: Stage) {
   return { client, text: () => text };
 }
 
-test("device_add waits for the device and reaches QEMU; a save is refused, QEMU is not asked", async () => {
+/** One that runs, and the commands that reach its QEMU. */
+async function recorded() {
   const asked: string[] = [];
   const stage = new Stage({
     execute: (command) => {
@@ -26,6 +27,11 @@ test("device_add waits for the device and reaches QEMU; a save is refused, QEMU 
     },
   });
   await stage.running();
+  return { stage, asked };
+}
+
+test("device_add waits for the device and reaches QEMU; a save is refused, QEMU is not asked", async () => {
+  const { stage, asked } = await recorded();
   const { client, text } = await session(stage);
   await client.write(encodeText(deviceAdd));
   await stage.pass(1000);
@@ -53,14 +59,7 @@ test("device_add waits for the device and reaches QEMU; a save is refused, QEMU 
 });
 
 test("a USB device of the host's, as xl usbdev-attach asks for it: refused with what to do, and never QEMU's to refuse", async () => {
-  const asked: string[] = [];
-  const stage = new Stage({
-    execute: (command) => {
-      asked.push(command);
-      return {};
-    },
-  });
-  await stage.running();
+  const { stage, asked } = await recorded();
   const { client, text } = await session(stage);
   const device = { driver: "usb-host", id: "xenusb-1-2", bus: "xenusb-0.0", hostbus: "0x1", hostaddr: "0x2" };
   await client.write(encodeText(JSON.stringify({ execute: "device_add", id: 5, arguments: device })));
