@@ -75,6 +75,12 @@ export interface OpenOptions {
   readonly pty?: { readonly rows: number; readonly columns: number };
 }
 
+/** Both ends of a promise that is settled later. */
+interface Settle<T> {
+  resolve(value: T): void;
+  reject(reason: Error): void;
+}
+
 interface RemoteEvents {
   stdout: [Buffer];
   stderr: [Buffer];
@@ -85,7 +91,7 @@ export class RemoteProcess extends EventEmitter<RemoteEvents> {
   /** Exit status; a signal N gives 128 + N, as in a shell. Rejects when the channel or the host ends. */
   readonly exited: Promise<number>;
   readonly #write: (type: number, payload: Buffer) => void;
-  #settle: { resolve(status: number): void; reject(error: Error): void } = { resolve() {}, reject() {} };
+  #settle: Settle<number> = { resolve() {}, reject() {} };
 
   constructor(write: (type: number, payload: Buffer) => void) {
     super();
@@ -142,7 +148,7 @@ export class ControlChannel {
   lastHeard = Date.now();
   readonly #stream: Duplex;
   readonly #processes = new Map<number, RemoteProcess>();
-  readonly #pongs = new Map<string, () => void>();
+  readonly #pongs = new Map<string, Settle<void>>();
   #next = 1;
   #closed: Error | undefined;
 
@@ -180,22 +186,24 @@ export class ControlChannel {
     return process;
   }
 
-  /** Resolves when dom0 answers; it need not be up yet. */
+  /** Resolves when dom0 answers; it need not be up yet. Rejects when the channel ends before it has. */
   ping(): Promise<void> {
     const token = String(this.#next++);
     return new Promise((resolve, reject) => {
       if (this.#closed !== undefined) return reject(this.#closed);
-      this.#pongs.set(token, resolve);
+      this.#pongs.set(token, { resolve, reject });
       this.#send({ channel: 0, type: PING, payload: Buffer.from(token) });
     });
   }
 
-  /** Ends the channel; commands under way are rejected with `reason`. May be called twice. */
+  /** Ends the channel; commands and pings under way are rejected with `reason`. May be called twice. */
   close(reason: Error): void {
     if (this.#closed !== undefined) return;
     this.#closed = reason;
     for (const process of this.#processes.values()) process.fail(reason);
     this.#processes.clear();
+    for (const pong of this.#pongs.values()) pong.reject(reason);
+    this.#pongs.clear();
     this.#stream.destroy();
   }
 
@@ -206,7 +214,7 @@ export class ControlChannel {
   #receive({ channel, type, payload }: Frame): void {
     if (type === PONG) {
       const token = payload.toString();
-      this.#pongs.get(token)?.();
+      this.#pongs.get(token)?.resolve();
       this.#pongs.delete(token);
       return;
     }
