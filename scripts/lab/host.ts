@@ -22,7 +22,7 @@ import { progress } from "../../bundler/progress.ts";
 import { ControlChannel, type OpenOptions, type RemoteProcess } from "./channel.ts";
 import { type Dom0Image, type Dom0Release, dom0Image } from "./dom0-image.ts";
 import { sawFault } from "./emulator-faults.ts";
-import { EmulatorFault, HostCrash, type HostFault, HostStall, LabError } from "./errors.ts";
+import { EmulatorFault, HostCrash, HostFault, HostStall, LabError } from "./errors.ts";
 import { type MachineOptions, machineArguments } from "./machine.ts";
 import { openMonitor } from "./monitor.ts";
 import { PATIENCE } from "./patience.ts";
@@ -44,6 +44,12 @@ export interface HostOptions extends MachineOptions {
   readonly bootTimeout?: number;
   /** Gets each line of the console of Xen and dom0. */
   readonly onConsole?: (line: string) => void;
+}
+
+/** What QEMU tells of saving a machine (qapi/migration.json), as far as it is asked here. */
+interface Migration {
+  readonly status: string;
+  readonly "error-desc"?: string;
 }
 
 type Environment = Readonly<Record<string, string>>;
@@ -158,11 +164,13 @@ export class LabHost extends XenHost {
         await host.#reach(join(host.directory, MONITOR), Date.now() + LOAD_TIMEOUT),
       );
       await monitor.execute("stop");
-      await monitor.execute("migrate", { uri: tools.saveTo(join(directory, SAVED_STATE)) });
+      const state = join(directory, SAVED_STATE);
+      await monitor.execute("migrate", { uri: tools.saveTo(state) });
       for (;;) {
-        const { status } = (await monitor.execute("query-migrate")) as { status: string };
+        const { status, "error-desc": reason } = (await monitor.execute("query-migrate")) as Migration;
         if (status === "completed") break;
-        if (status === "failed") throw new LabError("QEMU cannot save the state of the emulated host");
+        if (status === "failed")
+          throw new LabError(`QEMU cannot save the state of the emulated host to ${state}: ${reason}`);
         await sleep(SECOND / 4);
       }
       await monitor.execute("quit");
@@ -203,6 +211,8 @@ export class LabHost extends XenHost {
       await host.#connect(control, (options.bootTimeout ?? BOOT_TIMEOUT) * PATIENCE * SECOND);
       if (saved !== undefined) await host.run(["python3", "-c", awaken(Date.now() / SECOND)]);
     } catch (error) {
+      // Its message names the console's file, which stays then.
+      if (error instanceof HostFault) host.#fault ??= error;
       await host.stop();
       throw error;
     }
