@@ -8,7 +8,7 @@ import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { gunzipSync } from "node:zlib";
-import { cached, digest, logFile } from "../../bundler/cache.ts";
+import { cached, digest } from "../../bundler/cache.ts";
 import { type CpioEntry, cpio, DIRECTORY, EXECUTABLE, REGULAR } from "../../bundler/cpio.ts";
 import { debianRoot, rootContents } from "../../bundler/debian.ts";
 import { run } from "../../bundler/exec.ts";
@@ -110,18 +110,22 @@ function made(root: string) {
 /** The parts that are slow to make and depend on Debian's packages alone. */
 async function dom0Disk(release: Dom0Release, root: string): Promise<string> {
   const tools = await labTools();
-  return cached(`dom0-disk-${release}`, digest({ ...made(root), mib: String(DISK_MIB) }), async (dir) => {
-    await progress.step(`dom0's disk (${release})`, async (step) => {
-      const compressed = bootFile(root, `xen-${XEN[release]}-amd64.gz`);
-      writeFileSync(join(dir, "xen"), gunzipSync(readFileSync(compressed)));
-      const mkfs = tools.command("/usr/sbin/mkfs.ext4", "-q", "-F", "-L", "dom0", "-O", "^has_journal");
-      const lazy = ["-E", "lazy_itable_init=1,root_owner=0:0"];
-      await run([...mkfs, ...lazy, "-d", root, join(dir, "disk.ext4"), `${DISK_MIB}M`], {
-        log: logFile(`dom0-disk-${release}`),
-        step,
+  return cached(
+    `dom0-disk-${release}`,
+    digest({ ...made(root), mib: String(DISK_MIB) }),
+    async (dir, log) => {
+      await progress.step(`dom0's disk (${release})`, async (step) => {
+        const compressed = bootFile(root, `xen-${XEN[release]}-amd64.gz`);
+        writeFileSync(join(dir, "xen"), gunzipSync(readFileSync(compressed)));
+        const mkfs = tools.command("/usr/sbin/mkfs.ext4", "-q", "-F", "-L", "dom0", "-O", "^has_journal");
+        const lazy = ["-E", "lazy_itable_init=1,root_owner=0:0"];
+        await run([...mkfs, ...lazy, "-d", root, join(dir, "disk.ext4"), `${DISK_MIB}M`], {
+          log,
+          step,
+        });
       });
-    });
-  });
+    },
+  );
 }
 
 /** The first ramdisk: busybox, the modules that reach the disk, and the lab's own files for dom0. */

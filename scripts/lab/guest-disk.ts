@@ -9,9 +9,9 @@
  */
 
 import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { cached, digest, logFile } from "../../bundler/cache.ts";
+import { cached, digest } from "../../bundler/cache.ts";
 import { CHARACTER_DEVICE, type CpioEntry, cpio, DIRECTORY, EXECUTABLE } from "../../bundler/cpio.ts";
 import { rootContents } from "../../bundler/debian.ts";
 import { run } from "../../bundler/exec.ts";
@@ -68,10 +68,10 @@ export async function guestDisk(options: GuestDiskOptions = {}): Promise<string>
     tools: rootContents(tools.root),
     recipe: readFileSync(import.meta.filename),
   });
-  const entry = await cached("guest-disk", key, async (dir) => {
+  const entry = await cached("guest-disk", key, async (dir, log) => {
     const image = join(dir, "disk.img");
     writeFileSync(image, diskFrame(sizeMiB, readFileSync(tools.path("/usr/lib/syslinux/mbr/mbr.bin"))));
-    await fillPartition(tools, image, dir, contents, sizeMiB);
+    await fillPartition(tools, image, dir, contents, sizeMiB, log);
   });
   return join(entry, "disk.img");
 }
@@ -98,8 +98,8 @@ async function fillPartition(
   dir: string,
   contents: Readonly<Record<string, string | Uint8Array>>,
   sizeMiB: number,
+  log: string,
 ): Promise<void> {
-  const log = logFile(`guest-disk-${basename(dir)}`);
   const offset = PARTITION_SECTOR * SECTOR;
   const partition = `${image}@@${offset}`;
   const sectors = (sizeMiB << 20) / SECTOR - PARTITION_SECTOR;

@@ -15,7 +15,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync }
 import { connect, type Socket } from "node:net";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
-import { cached, digest, logFile } from "../../bundler/cache.ts";
+import { cached, digest } from "../../bundler/cache.ts";
 import { rootContents } from "../../bundler/debian.ts";
 import { run } from "../../bundler/exec.ts";
 import { progress } from "../../bundler/progress.ts";
@@ -147,10 +147,16 @@ export class LabHost extends XenHost {
   }
 
   /** Boots a host and leaves its state, just booted, in a directory. */
-  static async save(options: HostOptions, tools: Tools, image: Dom0Image, directory: string): Promise<void> {
+  static async save(
+    options: HostOptions,
+    tools: Tools,
+    image: Dom0Image,
+    directory: string,
+    log: string,
+  ): Promise<void> {
     const disk = join(directory, SAVED_DISK);
     const create = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.disk, disk];
-    await run(tools.command("/usr/bin/qemu-img", ...create), { log: logFile("lab-host") });
+    await run(tools.command("/usr/bin/qemu-img", ...create), { log });
     // Its sockets elsewhere: their names must be short.
     const { directory: _, ...machine } = options;
     const host = await LabHost.#launch(machine, tools, image, undefined, disk);
@@ -376,9 +382,9 @@ function savedHost(options: HostOptions, tools: Tools, image: Dom0Image): Promis
   return cached(
     `lab-host-${release}`,
     digest({ machine, processor, tools: rootContents(tools.root) }),
-    (directory) =>
+    (directory, log) =>
       progress.step(`booting the emulated host once (${release})`, () =>
-        LabHost.save({ ...options, dom0: release }, tools, image, directory),
+        LabHost.save({ ...options, dom0: release }, tools, image, directory, log),
       ),
   );
 }
