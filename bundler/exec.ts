@@ -1,9 +1,10 @@
 /** Child processes of the build: each writes into a log file, whose end is shown when it fails. */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { createWriteStream, mkdirSync, readFileSync } from "node:fs";
+import { createWriteStream, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { createInterface } from "node:readline";
+import { finished } from "node:stream/promises";
 import type { Step } from "./progress.ts";
 
 const TAIL_LINES = 40;
@@ -25,7 +26,7 @@ export interface RunOptions {
   readonly input?: string;
 }
 
-/** A command that failed: the message holds the end of its log and the log's name. */
+/** A command that failed: the message holds the end of what it said and the log's name. */
 export class CommandError extends Error {
   override readonly name = "CommandError";
 
@@ -34,8 +35,11 @@ export class CommandError extends Error {
     readonly status: string,
     readonly log: string,
     tail: string,
+    /** Why the log is not whole. */
+    unwritten?: Error,
   ) {
-    super(`${tail}\n${status}; the whole log: ${log}`);
+    const whole = unwritten ? `${log} could not be written: ${unwritten.message}` : `the whole log: ${log}`;
+    super(`${tail}\n${status}; ${whole}`);
   }
 }
 
@@ -45,21 +49,23 @@ function firstLine(command: readonly string[]): string {
   return rest.length === 0 ? line : `${line} ...`;
 }
 
-function tailOf(file: string): string {
-  try {
-    return readFileSync(file, "utf8").trimEnd().split("\n").slice(-TAIL_LINES).join("\n");
-  } catch {
-    return "(no log)";
-  }
-}
-
-/** Runs a command to its end; rejects with {@link CommandError} unless it exits with 0. */
+/** Runs a command to its end, also where its log cannot be written; rejects with {@link CommandError} unless it exits with 0. */
 export async function run(command: readonly string[], options: RunOptions): Promise<void> {
   const [program, ...rest] = command;
   if (program === undefined) throw new RangeError("run: empty command");
   mkdirSync(dirname(options.log), { recursive: true });
   const log = createWriteStream(options.log, { flags: "a" });
-  log.write(`+ ${firstLine(command)}\n`);
+  const unwritten = finished(log).then(
+    () => undefined,
+    (error: Error) => error,
+  );
+  const tail: string[] = [];
+  const write = (line: string): void => {
+    log.write(`${line}\n`);
+    tail.push(line);
+    if (tail.length > TAIL_LINES) tail.shift();
+  };
+  write(`+ ${firstLine(command)}`);
   const child = spawn(program, rest, {
     cwd: options.cwd,
     env: options.env ?? process.env,
@@ -70,7 +76,7 @@ export async function run(command: readonly string[], options: RunOptions): Prom
   for (const stream of [child.stdout, child.stderr]) {
     if (stream === null) continue;
     createInterface({ input: stream }).on("line", (line) => {
-      log.write(`${line}\n`);
+      write(line);
       options.step?.say(line.trim());
     });
   }
@@ -81,8 +87,9 @@ export async function run(command: readonly string[], options: RunOptions): Prom
     );
   });
   children.delete(child);
-  await new Promise<void>((resolve) => log.end(resolve));
-  if (status !== "") throw new CommandError(command, status, options.log, tailOf(options.log));
+  log.end();
+  const reason = await unwritten;
+  if (status !== "") throw new CommandError(command, status, options.log, tail.join("\n"), reason);
 }
 
 /** Runs a short command and gives its standard output; its standard error is part of the error's message. */

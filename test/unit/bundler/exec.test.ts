@@ -25,6 +25,12 @@ test("a failed command shows the end of its log and names the file", async () =>
   expect(message).toContain(log);
 });
 
+test("a log that cannot be written is said so, and loses nothing of what a failed command shows", async () => {
+  const failed = run(["sh", "-c", "echo why; exit 3"], { log: "/dev/full" });
+  await expect(failed).rejects.toThrow(/why\nexit status 3; \/dev\/full could not be written: ENOSPC/);
+  await run(["echo", "fine"], { log: "/dev/full" });
+});
+
 test("a command that is not there is an error too", async () => {
   await expect(run(["/nonexistent"], { log: join(dir, "none.log") })).rejects.toThrow("ENOENT");
   await expect(capture(["/nonexistent"])).rejects.toThrow("ENOENT");
