@@ -16,7 +16,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { buildAgent } from "./agent.ts";
-import { cacheDir, digest } from "./cache.ts";
+import { cacheDir, digest, removeEntry } from "./cache.ts";
 import { assertHost } from "./debian.ts";
 import { buildBusybox, buildClock, buildQemu } from "./from-source.ts";
 import { buildGuestKernel, buildKernel } from "./kernel.ts";
@@ -152,8 +152,8 @@ async function main(): Promise<void> {
   const dist = join(PROJECT, "dist");
   assertHost();
   if (values.refresh && existsSync(cacheDir())) {
-    for (const name of readdirSync(cacheDir()).filter((n) => n.startsWith("build-root-"))) {
-      rmSync(join(cacheDir(), name), { recursive: true, force: true });
+    for (const name of readdirSync(cacheDir()).filter((n) => /^build-root-[0-9a-f]{16}$/.test(n))) {
+      await removeEntry(join(cacheDir(), name), started);
     }
   }
   await buildInto(dist, only);

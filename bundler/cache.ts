@@ -10,7 +10,7 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from "node:fs";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { removeTrees } from "./exec.ts";
 import { progress } from "./progress.ts";
 
@@ -22,7 +22,8 @@ const QUIET_WAIT_MS = 1000;
 
 /** The cache directory: `$XDG_CACHE_HOME/linux-stubdom`, `$XDG_CACHE_HOME` being `~/.cache` by default. */
 export function cacheDir(): string {
-  const base = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
+  // Absolute: not everything that is told a file of it runs where we do.
+  const base = resolve(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"));
   if (/[\s,]/.test(base)) {
     throw new Error(
       `the cache's directory ${base} has a space or comma in its name, which QEMU takes for the end of a file's: set XDG_CACHE_HOME to another one`,
@@ -50,6 +51,11 @@ export function digest(inputs: Readonly<Record<string, string | Uint8Array>>): s
   return hash.digest("hex");
 }
 
+function touch(path: string): void {
+  const now = new Date();
+  utimesSync(path, now, now);
+}
+
 /** Runs `work` while holding an exclusive lock on `file`, across processes. */
 export async function withLock<T>(file: string, work: () => Promise<T>): Promise<T> {
   // `cat` inherits the locked descriptor and ends at our end of the pipe, so also when this process is killed.
@@ -65,6 +71,8 @@ export async function withLock<T>(file: string, work: () => Promise<T>): Promise
       holder.once("close", (code) => reject(new Error(`flock ${file}: exit status ${code}`)));
     });
     clearTimeout(slow);
+    // Used now, however long ago it was made.
+    touch(file);
     return await work();
   } finally {
     clearTimeout(slow);
@@ -73,11 +81,32 @@ export async function withLock<T>(file: string, work: () => Promise<T>): Promise
   }
 }
 
+/** Whether it is there, and was last used before a time in milliseconds since the epoch. */
+function unusedSince(path: string, since: number): boolean {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat !== undefined && stat.mtimeMs < since;
+}
+
+/**
+ * Removes an entry, unless it was used since: while nobody can make it, and in one step for those who look for it.
+ *
+ * @param since milliseconds since the epoch
+ */
+export async function removeEntry(entry: string, since: number): Promise<void> {
+  await withLock(`${entry}.lock`, async () => {
+    if (!unusedSince(entry, since)) return;
+    const going = `${entry}.tmp`;
+    await removeTrees(going);
+    renameSync(entry, going);
+    await removeTrees(going);
+  });
+}
+
 /**
  * Removes what was not used for {@link KEEP_DAYS}, or for a day when {@link KEEP_NEWEST} entries of the same
  * name are newer: each change of the agent makes an entry. Locks, logs and left-overs go the same way.
  */
-function prune(dir: string): void {
+async function prune(dir: string): Promise<void> {
   const newestFirst = readdirSync(dir)
     .flatMap((name) => {
       const [, entry, suffix = ""] = /^(.+)-[0-9a-f]{16}(\.lock|\.log|\.tmp)?$/.exec(name) ?? [];
@@ -86,15 +115,17 @@ function prune(dir: string): void {
       const stat = statSync(path, { throwIfNoEntry: false });
       return entry === undefined || stat === undefined
         ? []
-        : [{ group: entry + suffix, path, used: stat.mtimeMs }];
+        : [{ group: entry + suffix, path, whole: suffix === "", used: stat.mtimeMs }];
     })
     .sort((a, b) => b.used - a.used);
   const seen = new Map<string, number>();
-  for (const { group, path, used } of newestFirst) {
+  for (const { group, path, whole, used } of newestFirst) {
     const newer = seen.get(group) ?? 0;
     seen.set(group, newer + 1);
-    const keepDays = newer < KEEP_NEWEST ? KEEP_DAYS : 1;
-    if (used < Date.now() - keepDays * 86_400_000) rmSync(path, { recursive: true, force: true });
+    const since = Date.now() - (newer < KEEP_NEWEST ? KEEP_DAYS : 1) * 86_400_000;
+    if (used >= since) continue;
+    if (whole) await removeEntry(path, since);
+    else if (unusedSince(path, since)) rmSync(path, { recursive: true, force: true });
   }
 }
 
@@ -110,14 +141,14 @@ export async function cached(
   const dir = cacheDir();
   mkdirSync(dir, { recursive: true });
   const entry = join(dir, `${name}-${key.slice(0, 16)}`);
-  const touch = (): string => {
-    const now = new Date();
-    utimesSync(entry, now, now);
-    return entry;
+  const found = (): boolean => {
+    if (!existsSync(entry)) return false;
+    touch(entry);
+    return true;
   };
-  if (existsSync(entry)) return touch();
-  return withLock(`${entry}.lock`, async () => {
-    if (existsSync(entry)) return touch();
+  if (found()) return entry;
+  await withLock(`${entry}.lock`, async () => {
+    if (found()) return;
     const unfinished = `${entry}.tmp`;
     await removeTrees(unfinished);
     mkdirSync(unfinished);
@@ -125,8 +156,8 @@ export async function cached(
     rmSync(log, { force: true });
     await make(unfinished, log);
     renameSync(unfinished, entry);
-    touch();
-    prune(dir);
-    return entry;
+    touch(entry);
   });
+  await prune(dir);
+  return entry;
 }

@@ -1,8 +1,8 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { cacheDir, cached, digest, withLock } from "../../../bundler/cache.ts";
+import { cacheDir, cached, digest, removeEntry, withLock } from "../../../bundler/cache.ts";
 
 let base: string;
 const before = process.env.XDG_CACHE_HOME;
@@ -68,6 +68,43 @@ test("entries that nobody asked for in a month are removed, others stay", async 
   utimesSync(unrelated, month, month);
   await cached("thing", key, async () => {});
   expect([old, recent, unrelated].map((path) => existsSync(path ?? ""))).toEqual([false, true, true]);
+});
+
+test("an entry that is removed is made anew, unless it was used since", async () => {
+  let made = 0;
+  const make = async (): Promise<void> => {
+    made += 1;
+  };
+  const entry = await cached("thing", key, make);
+  await removeEntry(entry, statSync(entry).mtimeMs);
+  expect(existsSync(entry)).toBe(true);
+  await removeEntry(entry, Date.now() + 1);
+  expect(readdirSync(cacheDir()).filter((name) => name.startsWith("thing"))).toEqual([
+    expect.stringMatching(/\.lock$/),
+  ]);
+  expect([await cached("thing", key, make), made]).toEqual([entry, 2]);
+  await removeEntry(join(cacheDir(), "nothing"), Date.now());
+});
+
+test("an entry that is being made is removed when it is there", async () => {
+  let removed: Promise<void> | undefined;
+  const entry = await cached("thing", key, async (dir) => {
+    removed = removeEntry(dir.replace(/\.tmp$/, ""), Date.now() + 60_000);
+  });
+  await removed;
+  expect(existsSync(entry)).toBe(false);
+});
+
+test("whoever gets a lock has used its file", async () => {
+  const file = join(base, "lock");
+  writeFileSync(file, "");
+  utimesSync(file, 1, 1);
+  await withLock(file, async () => expect(statSync(file).mtimeMs).toBeGreaterThan(Date.now() - 10_000));
+});
+
+test("the cache's directory is absolute", () => {
+  process.env.XDG_CACHE_HOME = "relative";
+  expect(cacheDir()).toBe(resolve("relative/linux-stubdom"));
 });
 
 test("a lock is held by one at a time and released when the work fails", async () => {
