@@ -118,8 +118,10 @@ export async function debianRoot(spec: DebianRoot): Promise<string> {
 
 /** The machine's own proxy for apt: mmdebstrap has apt read the configuration of the new root alone. */
 async function proxyOption(): Promise<string[]> {
-  const proxy = await capture(["apt-config", "dump", "--format", "%v%n", "Acquire::http::Proxy"]);
-  return proxy.trim() === "" ? [] : [`--aptopt=Acquire::http::Proxy "${proxy.trim()}"`];
+  const dump = await capture(["apt-config", "dump", "--format", "%v%n", "Acquire::http::Proxy"]);
+  // Lines that follow are hosts that have another one, or none.
+  const [proxy = ""] = dump.split("\n");
+  return proxy === "" ? [] : [`--aptopt=Acquire::http::Proxy "${proxy}"`];
 }
 
 /** What is in a root, for the keys of what is made from it: one that was renewed is where the old one was. */
