@@ -85,7 +85,7 @@ async function show(host: LabHost, disk: string): Promise<Guest> {
     // An IDE disk is read word by word by the firmware, each a trap into the stub domain: minutes, here.
     extra: { hdtype: "ahci" },
     onSerial: (line) => {
-      console.log(`   ${seconds().toFixed(1).padStart(6)} s | ${line}`);
+      progress.note(`   ${seconds().toFixed(1).padStart(6)} s | ${line}`);
       const milestone = milestones.find(([pattern]) => pattern.test(line));
       if (milestone !== undefined) seen.push([milestone[1], seconds()]);
     },

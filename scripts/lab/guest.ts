@@ -10,6 +10,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
+import { progress } from "../../bundler/progress.ts";
 import type { RemoteProcess } from "./channel.ts";
 import { dealtWithFaults, keepFault } from "./emulator-faults.ts";
 import { CreateFailure, EmulatorFault, LabError, RemoteFailure, Timeout } from "./errors.ts";
@@ -117,7 +118,7 @@ async function createPatiently(host: XenHost, options: GuestOptions): Promise<Gu
   } catch (error) {
     const tooLate = error instanceof CreateFailure && error.message.includes("startup timed out");
     if (!tooLate || error.stubdomLog !== "") throw error;
-    console.warn(`${error.message}\nThe stub domain of ${options.name} had not run yet: once more.`);
+    progress.note(`${error.message}\nThe stub domain of ${options.name} had not run yet: once more.`);
     return createGuest(host, options);
   }
 }
@@ -145,7 +146,7 @@ export async function bootGuest(
       const text = `${error.message}\n\n${readFileSync(host.log, "latin1")}\n\n${guest.serial}\n`;
       keepFault(`${name}-${Date.now()}`, text);
       dealtWithFaults();
-      console.warn(
+      progress.note(
         `${error.message}\nThe emulated processor killed guest ${name}: it is started anew, once.`,
       );
       guest.leave();
