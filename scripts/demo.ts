@@ -141,7 +141,9 @@ function description(release: Dom0Release): string {
 }
 
 async function build(): Promise<void> {
-  const child = spawn("npm", ["run", "--silent", "build"], { cwd: PROJECT, stdio: "inherit" });
+  const words = ["--import", "tsx", "bundler/build.ts"];
+  const child = spawn(process.execPath, words, { cwd: PROJECT, stdio: "inherit" });
+  process.once("exit", () => child.kill());
   const status = await new Promise<number | null>((resolve, reject) => {
     child.once("error", reject);
     child.once("exit", resolve);

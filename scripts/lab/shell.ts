@@ -54,4 +54,5 @@ async function main(): Promise<number> {
   }
 }
 
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1));
 process.exitCode = await main();

@@ -44,8 +44,7 @@ it("measures on the Xen that it runs on, and leaves dom0 as it was", async () =>
   const only = ["--only", groups.join(","), "--variants", "dom0,linux-stubdom", "--output", "/tmp/bench"];
   await host.run(
     [
-      join(MACHINE, PROJECT, "node_modules/.bin/tsx"),
-      "scripts/bench/bench.ts",
+      ...[join(MACHINE, process.execPath), "--import", "tsx", "scripts/bench/bench.ts"],
       "--host",
       "local",
       "--quick",
