@@ -109,12 +109,19 @@ async function attemptOnce(
 const LAST_ROUND = 60_000;
 const INTERRUPTIONS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** Ctrl-C and its like: rejects when the first of them comes. The run ends then, and takes back what is in dom0. */
+/** Until there is something to take back. */
+const endAtOnce = (): void => process.exit(2);
+for (const name of INTERRUPTIONS) process.on(name, endAtOnce);
+
+/**
+ * Ctrl-C and its like: rejects when the first of them comes. The run ends then, and takes back what is in dom0. Further ones
+ * change nothing: what is taken back by halves stays.
+ */
 function interruption(): { readonly signal: AbortSignal; readonly comes: Promise<never> } {
   const controller = new AbortController();
   const comes = new Promise<never>((_, reject) => {
     for (const name of INTERRUPTIONS)
-      process.removeAllListeners(name).once(name, () => {
+      process.off(name, endAtOnce).on(name, () => {
         const reason = new Error(`ended by ${name}`);
         controller.abort(reason);
         reject(reason);
@@ -343,8 +350,6 @@ async function made({
   }
 }
 
-// Until there is something to take back.
-for (const name of INTERRUPTIONS) process.once(name, () => process.exit(2));
 // Not by exitCode: a run that was interrupted has work under way that nobody waits for any more.
 main().then(
   (status) => process.exit(status),
