@@ -1,10 +1,12 @@
 /** `npm run bench`: what the stub domain costs and how fast it is, beside other ways to emulate the same devices. */
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { cpus } from "node:os";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { capture } from "../../bundler/exec.ts";
+import { PROJECT } from "../../bundler/paths.ts";
 import { progress } from "../../bundler/progress.ts";
 import { EmulatorFault } from "../lab/errors.ts";
 import { LabHost } from "../lab/host.ts";
@@ -240,6 +242,9 @@ function variantOf(name: string, usual: readonly VariantName[]): VariantName {
   throw new RangeError(`--variants ${name}: there are ${usual.join(", ")}`);
 }
 
+/** What is measured, and what measures it. */
+const BUILT = ["stubdom", "stubdom-linux-kernel", "stubdom-linux-ramdisk", "test-guest-kernel"] as const;
+
 interface Values {
   readonly quick: boolean;
   readonly runs?: string | undefined;
@@ -275,6 +280,8 @@ async function made({
   if (hvmloader !== undefined && minios === undefined)
     throw new RangeError("--minios-hvmloader is for the guests of --minios FILE");
   // A file that is not there shall not wait for the host.
+  const missing = BUILT.filter((name) => !existsSync(join(PROJECT, "dist", name)));
+  if (missing.length > 0) throw new Error(`no ${missing.join(", ")} in dist/: npm run build makes them`);
   const given: Minios | undefined =
     minios === undefined
       ? undefined
