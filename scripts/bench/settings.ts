@@ -31,7 +31,7 @@ export interface Settings {
   /** Whole screens that a key brings, and seconds of drawing. */
   readonly screenChanges: number;
   readonly screenSeconds: number;
-  /** Seconds for one guest to do all of it. */
+  /** Seconds, PATIENCE times (lab/patience.ts), for one guest to do all of it. */
   readonly patience: number;
 }
 
@@ -122,7 +122,7 @@ export function settingsOf(choice: Choice): Settings {
   };
 }
 
-/** Seconds until a guest says anything: one that never will is not waited for as one that works. */
+/** Seconds, PATIENCE times, until a guest says anything: one that never will is not waited for as one that works. */
 export function firstPatience({ patience }: Settings): number {
   return patience / 4;
 }
