@@ -7,11 +7,12 @@
  *                                  without it a few of each
  */
 
-import { spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { basename } from "node:path";
 import { createInterface } from "node:readline";
 import { emulatorFaults } from "./lab/emulator-faults.ts";
+import { signalGroup } from "./lab/local.ts";
 
 interface Counts {
   passed: number;
@@ -36,7 +37,13 @@ const stages: readonly (readonly Part[])[] = [
       run: (name) => command(name, "npm", ["run", "--silent", "check"]),
     },
   ],
-  [{ name: "build", what: "the image", run: (name) => command(name, "npm", ["run", "--silent", "build"]) }],
+  [
+    {
+      name: "build",
+      what: "the image",
+      run: (name) => command(name, process.execPath, ["--import", "tsx", "bundler/build.ts"]),
+    },
+  ],
   [
     { name: "unit", what: "pure logic, against golden data and fakes", run: (name) => vitest(name) },
     {
@@ -49,6 +56,12 @@ const stages: readonly (readonly Part[])[] = [
   [{ name: "xen", what: "guests on the emulated Xen host", run: (name) => vitestOnXen(name, "xen-alone") }],
 ];
 
+/** Ended with this process, with all that they have started: npx and npm pass on some signals to some of them. */
+const children = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of children) signalGroup(child, 15);
+});
+
 /** The exit status of a command; each line that it says bears the part's name, and `onLine` gets it. */
 function execute(
   part: string,
@@ -57,7 +70,8 @@ function execute(
   onLine: (line: string) => void = () => {},
 ): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], detached: true });
+    children.add(child);
     for (const stream of [child.stdout, child.stderr]) {
       createInterface(stream).on("line", (line) => {
         console.log(`${part.padEnd(6)} | ${line}`);
@@ -66,6 +80,7 @@ function execute(
     }
     child.once("error", reject);
     child.once("exit", (code) => {
+      children.delete(child);
       // Whoever it left behind would keep the pipes open for ever.
       const patience = setTimeout(() => {
         child.stdout.destroy();
@@ -244,4 +259,5 @@ async function main(args: readonly string[]): Promise<number> {
   return total.failed > 0 ? 1 : 0;
 }
 
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1));
 process.exitCode = await main(process.argv.slice(2));

@@ -67,8 +67,8 @@ export class LocalHost extends XenHost {
   }
 }
 
-/** All that the command has started; what has ended is left alone. */
-function signalGroup({ pid, exitCode, signalCode }: ChildProcess, signal: number): void {
+/** All that a child with a group of its own has started; one that has ended is left alone. */
+export function signalGroup({ pid, exitCode, signalCode }: ChildProcess, signal: number): void {
   if (pid === undefined || exitCode !== null || signalCode !== null) return;
   try {
     process.kill(-pid, signal);
