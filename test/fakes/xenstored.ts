@@ -26,6 +26,9 @@ interface Change {
   readonly removed?: readonly string[];
 }
 
+/** Most bytes of a node that a guest writes: xenstored's quota node-size, as it is by default. */
+const mostOfNode = 2048;
+
 /** There from the start. A guest hears of others' coming and going only where it has been permitted to (XSA-115). */
 const dom0Alone = ["/", "/local", "/local/domain", "/local/domain/0", "@introduceDomain", "@releaseDomain"];
 
@@ -336,6 +339,7 @@ export class FakeXenstored {
     const old = store.nodes.get(path);
     if (old !== undefined) {
       if (!asDom0 && !this.#may(old, domid, "write")) throw new Refusal("EACCES");
+      if (!asDom0) this.#checkSize(store, domid, path, { ...old, value });
       store.nodes.set(path, { ...old, value, generation: ++this.#generation });
       return [{ path }];
     }
@@ -347,9 +351,17 @@ export class FakeXenstored {
     // What a guest creates is its own; what dom0 creates belongs to whom the parent belongs.
     const created = { domid: domid === 0 ? (owner?.domid ?? 0) : domid, access: owner?.access ?? "none" };
     const node = { value, permissions: [created, ...others], generation: ++this.#generation };
+    if (!asDom0) this.#checkSize(store, domid, path, node);
     store.nodes.set(path, node);
     store.nodes.set(parentPath, { ...parent, generation: ++this.#generation });
     return [{ path }];
+  }
+
+  /** A node is counted with its header, its permissions and the names of its children. */
+  #checkSize(store: Store, domid: number, path: string, { value, permissions }: Node): void {
+    if (domid === 0) return;
+    const names = store.children(path).reduce((sum, name) => sum + name.length + 1, 0);
+    if (16 + 8 * permissions.length + value.length + names > mostOfNode) throw new Refusal("ENOSPC");
   }
 
   private unlink(store: Store, domid: number, path: string): Change[] {

@@ -342,7 +342,7 @@ test("whatever is written to a request node, the helper goes on and touches no f
     "1 1 commit 5",
     "1 2 grow 99999",
     "1 3 save 9007199254740991",
-    "x".repeat(4000),
+    "x".repeat(2000),
     "1 4 restore",
     "1 5 save ../../etc/shadow",
     "\0\0",
