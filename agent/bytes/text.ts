@@ -15,6 +15,20 @@ export function encodeText(text: string): Uint8Array {
   return encoder.encode(text);
 }
 
+/** As {@link encodeText}, as many whole characters of it as have room in `most` bytes. */
+export function encodeWithin(text: string, most: number): Uint8Array {
+  const bytes = encodeText(text);
+  if (bytes.length <= most) return bytes;
+  let end = most;
+  while (isContinuation(bytes[end])) end--;
+  return bytes.subarray(0, end);
+}
+
+/** Whether it belongs to the character of the byte before: 10xxxxxx. */
+function isContinuation(byte = 0): boolean {
+  return (byte & 0xc0) === 0x80;
+}
+
 /**
  * Text of `bytes` as UTF-8. A byte that is not part of valid UTF-8 becomes U+FFFD, so untrusted input never
  * throws here; what must survive unchanged stays bytes.

@@ -1,5 +1,6 @@
 /** Disks and CD drives: `device/vbd/<number>`. */
 import type { FileSystem } from "../platform/port.ts";
+import { isOutOfSight } from "../xenstore/errors.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BadNode } from "./errors.ts";
 import { backendRemedy, type Frontend, readBackend, readNodes } from "./xenbus.ts";
@@ -148,6 +149,8 @@ export async function readCdDrive(store: Operations, id: number): Promise<BlockF
   try {
     return await BlockFrontend.read(store, id);
   } catch (error) {
+    // The backend goes before it has been read, or all of the drive.
+    if (isOutOfSight(error)) return undefined;
     const gone = error instanceof BadNode && (await store.tryReadText(`${path}/backend`)) === undefined;
     if (gone) return undefined;
     throw error;

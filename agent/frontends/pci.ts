@@ -1,5 +1,6 @@
 /** Passed-through PCI devices: one frontend, `device/pci/0`, whose backend lists them. */
 import type { FileSystem } from "../platform/port.ts";
+import { isOutOfSight } from "../xenstore/errors.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import { BadNode } from "./errors.ts";
 import { formatPciAddress, type PassedThroughDevice, readDeviceNodes } from "./pci-address.ts";
@@ -52,7 +53,13 @@ export class PciFrontend implements Frontend {
 /** The one bus that libxl gives a domain, as it is now; `undefined` when it has none. @throws BadNode */
 export async function readPciBus(store: Operations): Promise<PciFrontend | undefined> {
   if ((await store.tryReadText("device/pci/0/backend")) === undefined) return undefined;
-  return PciFrontend.read(store, 0);
+  try {
+    return await PciFrontend.read(store, 0);
+  } catch (error) {
+    // It goes with its last device, and may do so between two reads.
+    if (isOutOfSight(error)) return undefined;
+    throw error;
+  }
 }
 
 /**

@@ -19,7 +19,7 @@ import type { Logger } from "../log/logger.ts";
 import { QmpCommandError, QmpConnectionClosed, QmpFramingError } from "../qmp/errors.ts";
 import { isJsonObject } from "../qmp/json.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
-import { XenstoreError } from "../xenstore/errors.ts";
+import { isOutOfSight } from "../xenstore/errors.ts";
 import { Looks } from "../xenstore/looks.ts";
 import type { Qmp } from "./fdsets.ts";
 
@@ -151,12 +151,11 @@ class Link {
     }
   }
 
-  /** What is not there yet may not be read either: its parents are dom0's alone. */
   async #online(): Promise<string | undefined> {
     try {
-      return await this.context.store.tryReadText(`${this.#path}/online`);
+      return await this.context.store.readText(`${this.#path}/online`);
     } catch (error) {
-      if (error instanceof XenstoreError && error.code === "EACCES") return undefined;
+      if (isOutOfSight(error)) return undefined;
       throw error;
     }
   }

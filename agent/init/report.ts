@@ -1,11 +1,12 @@
+import { encodeWithin } from "../bytes/text.ts";
 import { printable } from "../log/format.ts";
 import type { Logger } from "../log/logger.ts";
 import { ConnectionLost, RequestTimedOut, XenstoreError } from "../xenstore/errors.ts";
 import type { Operations } from "../xenstore/operations.ts";
 import type { PhaseTime } from "./phases.ts";
 
-/** Longest text that is written to one node; xenstore's own limit is 4096 bytes. */
-const longestText = 1000;
+/** Longest text that is written to one node, in bytes: xenstored's default for all of a guest's node is 2048. */
+const longestText = 1900;
 
 /**
  * What dom0 can see of the agent, under `/local/domain/S/device-model/T/agent/`:
@@ -59,7 +60,7 @@ export class DomainReport {
 
   /** `text` is made when it goes out, and so after the boot where it is held until then. */
   #write(node: string, text: () => string): void {
-    this.#do((path) => this.store.write(`${path}/${node}`, printable(text()).slice(0, longestText)));
+    this.#do((path) => this.store.write(`${path}/${node}`, encodeWithin(printable(text()), longestText)));
   }
 
   /** Keeps what is written from now on until {@link release} or {@link flush}: the boot has no time for it. */

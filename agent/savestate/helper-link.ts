@@ -2,7 +2,7 @@ import { decodeText } from "../bytes/text.ts";
 import type { Logger } from "../log/logger.ts";
 import type { Clock } from "../platform/port.ts";
 import type { Watch, XenstoreClient } from "../xenstore/client.ts";
-import { XenstoreError } from "../xenstore/errors.ts";
+import { isOutOfSight } from "../xenstore/errors.ts";
 import { TransferError } from "./errors.ts";
 import {
   type Answer,
@@ -131,13 +131,11 @@ export class HelperLink {
     return number;
   }
 
-  /** What cannot be read is not there: without its parents, xenstored answers EACCES to a guest. */
   async #read(): Promise<Answer | undefined> {
     try {
       return parseAnswer(decodeText(await this.store.read(answerNode(this.domid))));
     } catch (error) {
-      if (error instanceof XenstoreError && (error.code === "ENOENT" || error.code === "EACCES"))
-        return undefined;
+      if (isOutOfSight(error)) return undefined;
       throw error;
     }
   }

@@ -48,6 +48,14 @@ export class XenstoreError extends XenstoreFailure {
   }
 }
 
+/**
+ * Whether a node is not there as far as a guest is told: where those above it are dom0's alone, xenstored answers
+ * EACCES for one that does not exist, so that a guest learns nothing of what others have.
+ */
+export function isOutOfSight(error: unknown): boolean {
+  return error instanceof XenstoreError && (error.code === "ENOENT" || error.code === "EACCES");
+}
+
 /** A packet or payload outside of the protocol; after one from xenstored the connection is given up. */
 export class ProtocolError extends XenstoreFailure {
   override readonly name = "ProtocolError";

@@ -31,10 +31,11 @@ describe("the guest's program", () => {
 
   it("times a loop", () => {
     const [short, long] = [run("cpu", "1000000"), run("cpu", "20000000")];
-    expect(short).toMatchObject({ count: 1_000_000 });
-    expect(long.ns ?? 0).toBeGreaterThan(5 * (short.ns ?? 0));
-    // A lap is a thousand rounds: the median cannot be far below the mean.
-    expect(long.p50 ?? 0).toBeGreaterThan(0.3 * ((long.ns ?? 0) / 20_000));
+    expect([short.count, long.count]).toEqual([1_000_000, 20_000_000]);
+    // A lap is a thousand rounds in both: what else this machine does reaches half of them in neither.
+    const ratio = (long.p50 ?? 0) / (short.p50 ?? 0);
+    expect(ratio).toBeGreaterThan(1 / 3);
+    expect(ratio).toBeLessThan(3);
     expect(long.p50 ?? 0).toBeLessThanOrEqual(long.max ?? 0);
   });
 

@@ -53,6 +53,52 @@ export class FakeClock implements Clock {
   }
 }
 
+/** The machine's clock, which can be made to run faster: patience then ends sooner, that of timers too which run already. */
+export class RealClock implements Clock {
+  readonly started = 0;
+  #speed = 1;
+  /** The time of this clock at a time of the machine's. */
+  #since = { own: 0, real: 0 };
+  readonly #timers = new Set<{ readonly due: number; readonly fire: () => void; handle: NodeJS.Timeout }>();
+
+  now(): number {
+    const { own, real } = this.#since;
+    return own + (performance.now() - real) * this.#speed;
+  }
+
+  roughly(): number {
+    return this.now();
+  }
+
+  setTimer(milliseconds: number, fire: () => void): Timer {
+    const timer = {
+      due: this.now() + milliseconds,
+      fire: () => {
+        this.#timers.delete(timer);
+        fire();
+      },
+      handle: setTimeout(() => timer.fire(), milliseconds / this.#speed),
+    };
+    this.#timers.add(timer);
+    return {
+      cancel: () => {
+        clearTimeout(timer.handle);
+        this.#timers.delete(timer);
+      },
+    };
+  }
+
+  /** So many times as fast from now on. */
+  run(speed: number): void {
+    this.#since = { own: this.now(), real: performance.now() };
+    this.#speed = speed;
+    for (const timer of this.#timers) {
+      clearTimeout(timer.handle);
+      timer.handle = setTimeout(timer.fire, Math.max(0, timer.due - this.now()) / speed);
+    }
+  }
+}
+
 /** Lets every promise that can settle without time passing do so. */
 export function settle(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));

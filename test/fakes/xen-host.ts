@@ -1,25 +1,10 @@
-import { type Clock, type Platform, type Storage, SystemError } from "../../agent/platform/port.ts";
+import { type Platform, type Storage, SystemError } from "../../agent/platform/port.ts";
 import { stateDevice } from "../../agent/savestate/protocol.ts";
 import { XenstoreClient } from "../../agent/xenstore/client.ts";
+import { RealClock } from "./clock.ts";
 import { fakePlatform } from "./platform.ts";
 import type { FakeXenbus, FakeXenstored } from "./xenstored.ts";
 import { xxh64 } from "./xxh64.ts";
-
-/** A clock of the real kind, but faster: deadlines of seconds pass in a blink. */
-export class FastClock implements Clock {
-  readonly started = 0;
-  constructor(private readonly speed = 20) {}
-  now(): number {
-    return performance.now() * this.speed;
-  }
-  roughly(): number {
-    return this.now();
-  }
-  setTimer(milliseconds: number, fire: () => void) {
-    const timer = setTimeout(fire, milliseconds / this.speed);
-    return { cancel: () => clearTimeout(timer) };
-  }
-}
 
 interface Inode {
   bytes: Uint8Array;
@@ -76,10 +61,9 @@ export class FakeProcess {
     private readonly host: FakeXenHost,
     readonly domid: number,
     readonly files: Map<string, Inode>,
-    readonly clock: Clock,
   ) {
     this.platform = fakePlatform({
-      clock,
+      clock: host.clock,
       descriptors: this.#descriptors(),
       files: this.#fileSystem() as Platform["files"],
       storage: this.#storage(),
@@ -135,7 +119,7 @@ export class FakeProcess {
         await write(bytes);
       },
     });
-    return new XenstoreClient(guarded, this.clock);
+    return new XenstoreClient(guarded, this.host.clock);
   }
 
   /** kill -9: nothing that it does from now on has any effect. */
@@ -350,6 +334,8 @@ export class FakeXenHost {
   readonly dom0Files = new Map<string, Inode>();
   readonly locks = new Set<number>();
   readonly loops: Loop[] = [];
+  /** Everybody's. */
+  readonly clock = new RealClock();
   freeSpace = 1 << 30;
   /** Domains whose frontend never closes its disk. */
   readonly stubborn = new Set<number>();
@@ -359,7 +345,7 @@ export class FakeXenHost {
   readonly #held = new Map<string, Loop>();
 
   constructor(readonly daemon: FakeXenstored) {
-    this.#kernel = new XenstoreClient(daemon.connect(0), new FastClock());
+    this.#kernel = new XenstoreClient(daemon.connect(0), this.clock);
   }
 
   async start(): Promise<void> {
@@ -375,6 +361,10 @@ export class FakeXenHost {
 
   addStubdom(domid: number, target: number): void {
     this.daemon.set(`/local/domain/${domid}`, "");
+    this.daemon.permit(`/local/domain/${domid}`, [
+      { domid: 0, access: "none" },
+      { domid, access: "read" },
+    ]);
     this.daemon.set(`/local/domain/${target}/image/device-model-domid`, String(domid));
     this.daemon.set(
       `/local/domain/${target}/vm`,
@@ -412,9 +402,22 @@ export class FakeXenHost {
     this.daemon.releaseDomain(domid);
   }
 
-  process(domid: number, speed?: number): FakeProcess {
+  /**
+   * From now on nobody has much patience: where somebody has gone, or says nothing, until it is seen. Not before, for a
+   * machine that is busy with something else is slow as well.
+   */
+  hurry(): void {
+    this.clock.run(20);
+  }
+
+  /** As if nothing had been. */
+  calm(): void {
+    this.clock.run(1);
+  }
+
+  process(domid: number): FakeProcess {
     const files = domid === 0 ? this.dom0Files : new Map<string, Inode>();
-    return new FakeProcess(this, domid, files, new FastClock(speed));
+    return new FakeProcess(this, domid, files);
   }
 
   file(path: string): Uint8Array | undefined {

@@ -26,6 +26,12 @@ interface Change {
   readonly removed?: readonly string[];
 }
 
+/** Most bytes of a node that a guest writes: xenstored's quota node-size, as it is by default. */
+const mostOfNode = 2048;
+
+/** There from the start. A guest hears of others' coming and going only where it has been permitted to (XSA-115). */
+const dom0Alone = ["/", "/local", "/local/domain", "/local/domain/0", "@introduceDomain", "@releaseDomain"];
+
 /** A refusal, by the name that goes over the wire. */
 class Refusal extends Error {
   constructor(readonly code: string) {
@@ -94,11 +100,13 @@ export class FakeXenstored {
   readonly unsupported = new Set<MessageName>();
 
   constructor(readonly options: FakeXenstoredOptions = {}) {
-    this.#store.nodes.set("/", {
-      value: new Uint8Array(),
-      permissions: [{ domid: 0, access: "none" }],
-      generation: 1,
-    });
+    for (const path of dom0Alone) {
+      this.#store.nodes.set(path, {
+        value: new Uint8Array(),
+        permissions: [{ domid: 0, access: "none" }],
+        generation: 1,
+      });
+    }
   }
 
   /** The kernel's device as domain `domid` opens it. */
@@ -135,13 +143,13 @@ export class FakeXenstored {
     this.#targets.set(domid, target);
   }
 
-  /** The toolstack introduces a domain: watches on @introduceDomain fire. */
+  /** The toolstack introduces a domain: watches on @introduceDomain fire, dom0's alone unless others are permitted. */
   introduceDomain(domid: number): void {
     this.#introduced.add(domid);
     this.#announce([{ path: "@introduceDomain" }]);
   }
 
-  /** The domain ends: its watches on @releaseDomain fire. */
+  /** The domain ends: watches on @releaseDomain fire, as for {@link introduceDomain}. */
   releaseDomain(domid: number): void {
     this.#introduced.delete(domid);
     this.#announce([{ path: "@releaseDomain" }]);
@@ -179,7 +187,7 @@ export class FakeXenstored {
       transaction?.touched.add(path);
       // What is created hangs on its parent: whether that is there decides, then and at the end.
       for (let at = path; !store.nodes.has(at); ) {
-        at = at.slice(0, at.lastIndexOf("/")) || "/";
+        at = parentOf(at);
         transaction?.touched.add(at);
       }
       const changes = apply(store);
@@ -310,9 +318,19 @@ export class FakeXenstored {
     });
   }
 
+  /**
+   * Of a node that is not there a domain is told so only where it has the right to the nearest one above it
+   * (`errno_from_parents` in xenstored's core.c): it is to learn nothing of what others have.
+   */
+  #absent(store: Store, domid: number, path: string, wanted: "read" | "write"): Refusal {
+    let above: Node | undefined;
+    for (let at = path; above === undefined && at !== "/"; above = store.nodes.get(at)) at = parentOf(at);
+    return new Refusal(above !== undefined && this.#may(above, domid, wanted) ? "ENOENT" : "EACCES");
+  }
+
   #readable(store: Store, domid: number, path: string): Node {
     const node = store.nodes.get(path);
-    if (node === undefined) throw new Refusal("ENOENT");
+    if (node === undefined) throw this.#absent(store, domid, path, "read");
     if (!this.#may(node, domid, "read")) throw new Refusal("EACCES");
     return node;
   }
@@ -321,28 +339,38 @@ export class FakeXenstored {
     const old = store.nodes.get(path);
     if (old !== undefined) {
       if (!asDom0 && !this.#may(old, domid, "write")) throw new Refusal("EACCES");
+      if (!asDom0) this.#checkSize(store, domid, path, { ...old, value });
       store.nodes.set(path, { ...old, value, generation: ++this.#generation });
       return [{ path }];
     }
-    const parentPath = path.slice(0, path.lastIndexOf("/")) || "/";
+    const parentPath = parentOf(path);
     if (!store.nodes.has(parentPath)) this.write(store, domid, parentPath, new Uint8Array(), asDom0);
     const parent = store.nodes.get(parentPath);
     if (parent === undefined || (!asDom0 && !this.#may(parent, domid, "write"))) throw new Refusal("EACCES");
     const [owner, ...others] = parent.permissions;
     // What a guest creates is its own; what dom0 creates belongs to whom the parent belongs.
     const created = { domid: domid === 0 ? (owner?.domid ?? 0) : domid, access: owner?.access ?? "none" };
-    const permissions = [created, ...others];
-    store.nodes.set(path, { value, permissions, generation: ++this.#generation });
+    const node = { value, permissions: [created, ...others], generation: ++this.#generation };
+    if (!asDom0) this.#checkSize(store, domid, path, node);
+    store.nodes.set(path, node);
     store.nodes.set(parentPath, { ...parent, generation: ++this.#generation });
     return [{ path }];
   }
 
+  /** A node is counted with its header, its permissions and the names of its children. */
+  #checkSize(store: Store, domid: number, path: string, { value, permissions }: Node): void {
+    if (domid === 0) return;
+    const names = store.children(path).reduce((sum, name) => sum + name.length + 1, 0);
+    if (16 + 8 * permissions.length + value.length + names > mostOfNode) throw new Refusal("ENOSPC");
+  }
+
   private unlink(store: Store, domid: number, path: string): Change[] {
     const node = store.nodes.get(path);
-    const parentPath = path.slice(0, path.lastIndexOf("/")) || "/";
+    const parentPath = parentOf(path);
     const parent = store.nodes.get(parentPath);
     if (node === undefined) {
-      if (parent === undefined) throw new Refusal("ENOENT");
+      const absent = this.#absent(store, domid, path, "write");
+      if (parent === undefined || absent.code !== "ENOENT") throw absent;
       return [];
     }
     if (!this.#may(node, domid, "write")) throw new Refusal("EACCES");
@@ -359,7 +387,7 @@ export class FakeXenstored {
     permissions: readonly Permission[],
   ): Change[] {
     const node = store.nodes.get(path);
-    if (node === undefined) throw new Refusal("ENOENT");
+    if (node === undefined) throw this.#absent(store, domid, path, "write");
     if (domid !== 0 && node.permissions[0]?.domid !== domid) throw new Refusal("EACCES");
     store.nodes.set(path, { ...node, permissions, generation: ++this.#generation });
     return [{ path }];
@@ -517,6 +545,10 @@ export class FakeXenbus implements ByteStream, PushedStream {
     if (this.#held !== undefined) this.#held.push(packet);
     else if (!this.#server.closed) this.inject(encodePacket(packet));
   }
+}
+
+function parentOf(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf("/"))) || "/";
 }
 
 /** As xenstored cuts a long list: whole names, as many as fit, an empty name after the last. */

@@ -78,6 +78,7 @@ describe("four IDE disks and one too many, two SCSI disks", () => {
   it("leaves the stub domain memory, with seven disks", async () => {
     const { memory = "" } = await guest.agent();
     console.log(`the stub domain's memory with seven disks: ${memory}`);
+    expect(Number(/least (\d+)/.exec(memory)?.[1])).toBeGreaterThan(4096);
     expect(await guest.qemuDmLog()).not.toMatch(/out of memory|oom/i);
   });
 });

@@ -1,11 +1,12 @@
 /** What the tests on the emulated host share; the host itself is in scripts/lab. */
 
 import { beforeEach, expect, onTestFailed } from "vitest";
+import { inStubdom, withShell } from "../../scripts/lab/debug-shell.ts";
 import type { Guest } from "../../scripts/lab/guest.ts";
 import { PATIENCE } from "../../scripts/lab/patience.ts";
 import type { XenHost } from "../../scripts/lab/xen-host.ts";
 
-export { inStubdom, withShell } from "../../scripts/lab/debug-shell.ts";
+export { inStubdom, withShell };
 
 /** With `scripts/test --full`. */
 export const full = process.env.LINUX_STUBDOM_FULL !== undefined;
@@ -48,6 +49,15 @@ export async function waitForLog(guest: Guest, wanted: RegExp, seconds = 60): Pr
     if (Date.now() > deadline) throw new Error(`${guest.name}: no ${wanted} in the stub domain's log`);
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }
+}
+
+/** Most KiB that process 1 of a stub domain has resident: without a screen and with nothing to do, and at all times. */
+export const mostResident = { idle: Math.floor(4_000_000 / 1024), ever: 4096 };
+
+/** KiB that process 1 of the stub domain has resident now. The debug shell must be on. */
+export async function resident(guest: Guest): Promise<number> {
+  const status = await inStubdom(guest, "cat /proc/1/status");
+  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? Number.NaN);
 }
 
 /** Statistics of a sample for a line in the log. */

@@ -19,63 +19,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { silentLogger } from "../../../agent/log/logger.ts";
-import type { Clock, Timer } from "../../../agent/platform/port.ts";
+import type { Clock } from "../../../agent/platform/port.ts";
 import { type BlockStore, DiskWriter, openDisk } from "../../../agent/savestate/disk.ts";
 import { HelperLink } from "../../../agent/savestate/helper-link.ts";
 import { answerNode, stateDevice } from "../../../agent/savestate/protocol.ts";
 import { footerSize, StateSums, stateLength } from "../../../agent/savestate/tail.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
+import { RealClock } from "../../fakes/clock.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 import { XenstoredSocket } from "../../fakes/xenstored-socket.ts";
 import { xxh64 } from "../../fakes/xxh64.ts";
 
 const program = "dist/stubdom";
 const device = stateDevice.number;
-
-/** The machine's clock, which can be made to run faster: patience then ends sooner, that of timers too which run already. */
-class RealClock implements Clock {
-  readonly started = 0;
-  #speed = 1;
-  /** The time of this clock at a time of the machine's. */
-  #since = { own: 0, real: 0 };
-  readonly #timers = new Set<{ readonly due: number; readonly fire: () => void; handle: NodeJS.Timeout }>();
-
-  now(): number {
-    const { own, real } = this.#since;
-    return own + (performance.now() - real) * this.#speed;
-  }
-
-  roughly(): number {
-    return this.now();
-  }
-
-  setTimer(milliseconds: number, fire: () => void): Timer {
-    const timer = {
-      due: this.now() + milliseconds,
-      fire: () => {
-        this.#timers.delete(timer);
-        fire();
-      },
-      handle: setTimeout(() => timer.fire(), milliseconds / this.#speed),
-    };
-    this.#timers.add(timer);
-    return {
-      cancel: () => {
-        clearTimeout(timer.handle);
-        this.#timers.delete(timer);
-      },
-    };
-  }
-
-  run(speed: number): void {
-    this.#since = { own: this.now(), real: performance.now() };
-    this.#speed = speed;
-    for (const timer of this.#timers) {
-      clearTimeout(timer.handle);
-      timer.handle = setTimeout(timer.fire, Math.max(0, timer.due - this.now()) / speed);
-    }
-  }
-}
 
 export const realClock: Clock = new RealClock();
 
@@ -204,6 +160,10 @@ export class Dom0 {
   addStubdom(domid: number, target: number): void {
     const { daemon } = this;
     daemon.set(`/local/domain/${domid}`, "");
+    daemon.permit(`/local/domain/${domid}`, [
+      { domid: 0, access: "none" },
+      { domid, access: "read" },
+    ]);
     daemon.set(`/local/domain/${target}/image/device-model-domid`, String(domid));
     daemon.set(
       `/local/domain/${target}/vm`,

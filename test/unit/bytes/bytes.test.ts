@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { concatBytes } from "../../../agent/bytes/bytes.ts";
-import { decodeText, encodeText, isDecimal } from "../../../agent/bytes/text.ts";
+import { decodeText, encodeText, encodeWithin, isDecimal } from "../../../agent/bytes/text.ts";
 
 describe("concatBytes", () => {
   it("joins parts in order, empty ones too", () => {
@@ -21,6 +21,11 @@ describe("concatBytes", () => {
 describe("text", () => {
   it("goes there and back as UTF-8", () => {
     for (const text of ["", "device/vbd", "Grüße, 世界 🖥"]) expect(decodeText(encodeText(text))).toBe(text);
+  });
+
+  it("is cut between characters", () => {
+    const cut = [0, 1, 2, 3, 4, 5, 6, 7, 8].map((most) => decodeText(encodeWithin("a€🖥", most)));
+    expect(cut).toEqual(["", "a", "a", "a", "a€", "a€", "a€", "a€", "a€🖥"]);
   });
 
   it("has U+FFFD for what is not UTF-8, and never throws", () => {

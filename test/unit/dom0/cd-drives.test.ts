@@ -9,7 +9,7 @@ import {
   QmpCdBackend,
 } from "../../../agent/dom0/cd-drives.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
-import { type Clock, SystemError } from "../../../agent/platform/port.ts";
+import { SystemError } from "../../../agent/platform/port.ts";
 import { QmpClient } from "../../../agent/qmp/client.ts";
 import { QmpTimeout } from "../../../agent/qmp/errors.ts";
 import type { JsonValue } from "../../../agent/qmp/json.ts";
@@ -22,19 +22,10 @@ import { FakeXenstored } from "../../fakes/xenstored.ts";
 
 const node = "/local/domain/0/backend/qdisk/5/5632";
 
-const realClock: Clock = {
-  started: 0,
-  now: () => performance.now(),
-  roughly: () => performance.now(),
-  setTimer(milliseconds, fire) {
-    const timer = setTimeout(fire, milliseconds);
-    return { cancel: () => clearTimeout(timer) };
-  },
-};
-
 describe("the nodes of a stub domain's CD drives", () => {
   let daemon: FakeXenstored;
   let xenstore: XenstoreClient;
+  let clock: FakeClock;
   let drives: BackendCdDrives;
   let lines: string[];
   let asked: string[];
@@ -57,7 +48,8 @@ describe("the nodes of a stub domain's CD drives", () => {
 
   beforeEach(() => {
     daemon = new FakeXenstored();
-    xenstore = new XenstoreClient(daemon.connect(0), new FakeClock());
+    clock = new FakeClock();
+    xenstore = new XenstoreClient(daemon.connect(0), clock);
     lines = [];
     asked = [];
     failure = stuck = undefined;
@@ -72,11 +64,16 @@ describe("the nodes of a stub domain's CD drives", () => {
   function follower(): BackendCdDrives {
     const say = (_: object, text: string) => void lines.push(text);
     const log = { info: say, error: say } as unknown as Logger;
-    return new BackendCdDrives({ platform: { ...fakePlatform(), clock: realClock }, xenstore, log }, 5, qemu);
+    return new BackendCdDrives({ platform: { ...fakePlatform(), clock }, xenstore, log }, 5, qemu);
   }
 
   /** Longer than the looks at one drive are apart, a few times over. */
-  const quiet = () => new Promise<void>((resolve) => setTimeout(resolve, 120));
+  async function quiet(): Promise<void> {
+    for (let look = 0; look < 6; look++) {
+      for (let turn = 0; turn < 20; turn++) await settle();
+      await clock.advance(20);
+    }
+  }
 
   /** As libxl makes a drive: the old directory goes, the new one comes. */
   async function replaced(params: string, type = "cdrom"): Promise<void> {
@@ -224,14 +221,15 @@ describe("the nodes of a stub domain's CD drives", () => {
     await drives.start();
     await quiet();
     const before = daemon.requests.length;
-    const began = performance.now();
+    const began = clock.now();
     for (let n = 0; n < 400; n++) {
       daemon.set(`${node}/state`, n % 2 === 0 ? "2" : "4");
-      await settle();
+      await clock.advance(1);
     }
     await quiet();
-    const looks = (performance.now() - began) / 20 + 2;
+    const looks = (clock.now() - began) / 20 + 2;
     expect(daemon.requests.length - before).toBeLessThan(looks * 9);
+    expect(daemon.requests.length - before).toBeGreaterThan(400 / 20);
   });
 
   test("disks, and all drives after the end, are left alone", async () => {

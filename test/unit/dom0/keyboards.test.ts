@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { UnservedKeyboards } from "../../../agent/dom0/keyboards.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
+import { settle } from "../../fakes/clock.ts";
 import { FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 
@@ -21,15 +22,18 @@ afterEach(() => {
   host.stop();
 });
 
-const settle = () => new Promise((resolve) => setTimeout(resolve, 50));
+/** As many turns as it takes: the store is in memory, and nothing here has a timer. */
+async function quiet(): Promise<void> {
+  for (let turn = 0; turn < 60; turn++) await settle();
+}
 
 test("those that wait for a backend are closed, whenever they come, and no other domain's", async () => {
   daemon.set(state(0), "1");
   daemon.set(state(0, 8), "1");
   await keyboards.start();
-  await settle();
+  await quiet();
   daemon.set(state(1), "1");
-  await settle();
+  await quiet();
   expect([state(0), state(1), state(0, 8)].map((node) => daemon.get(node))).toEqual(["6", "6", "1"]);
 });
 
@@ -37,16 +41,16 @@ test("one that somebody serves, or that goes, is left alone", async () => {
   daemon.set(state(0), "4");
   daemon.set(state(1), "5");
   await keyboards.start();
-  await settle();
+  await quiet();
   expect([state(0), state(1)].map((node) => daemon.get(node))).toEqual(["4", "5"]);
 });
 
 test("none is closed after the stop", async () => {
   await keyboards.start();
-  await settle();
+  await quiet();
   keyboards.stop();
-  await settle();
+  await quiet();
   daemon.set(state(0), "1");
-  await settle();
+  await quiet();
   expect(daemon.get(state(0))).toBe("1");
 });

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { PciList } from "../../../agent/dom0/pci-list.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
+import { settle } from "../../fakes/clock.ts";
 import { FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 
@@ -22,7 +23,10 @@ afterEach(() => {
   host.stop();
 });
 
-const settle = () => new Promise((resolve) => setTimeout(resolve, 50));
+/** As many turns as it takes: the store is in memory, and nothing here has a timer. */
+async function quiet(): Promise<void> {
+  for (let turn = 0; turn < 60; turn++) await settle();
+}
 
 /** As libxl and xen-pciback leave it. */
 function assign(directory: string, position: number, address: string, state = "3"): void {
@@ -44,7 +48,7 @@ const listed = (...names: string[]) => names.map((name) => daemon.get(`${guest}/
 test("the guest has its stub domain's devices, those before the start and after", async () => {
   assign(stubdom, 0, "0000:03:00.0");
   await list.start();
-  await settle();
+  await quiet();
   expect(listed("num_devs", "dev-0", "key-0", "opts-0", "state-0")).toEqual([
     "1",
     "0000:03:00.0",
@@ -53,7 +57,7 @@ test("the guest has its stub domain's devices, those before the start and after"
     "1",
   ]);
   assign(stubdom, 1, "0000:04:00.0");
-  await settle();
+  await quiet();
   expect(listed("num_devs", "dev-0", "dev-1")).toEqual(["2", "0000:03:00.0", "0000:04:00.0"]);
   // What xen-pciback would take the list up for.
   expect(listed("state", "frontend", "vdev-0")).toEqual([undefined, undefined, undefined]);
@@ -62,12 +66,12 @@ test("the guest has its stub domain's devices, those before the start and after"
 test("a device that is being detached is not added anew, and none is removed", async () => {
   assign(stubdom, 0, "0000:03:00.0", "5");
   await list.start();
-  await settle();
+  await quiet();
   expect(listed("num_devs")).toEqual([undefined]);
   assign(stubdom, 0, "0000:03:00.0");
-  await settle();
+  await quiet();
   daemon.remove(stubdom);
-  await settle();
+  await quiet();
   expect(listed("num_devs", "dev-0")).toEqual(["1", "0000:03:00.0"]);
 });
 
@@ -75,12 +79,12 @@ test("a list of libxl's own is left alone, and so is all after the end", async (
   assign(guest, 0, "0000:05:00.0");
   await list.start();
   assign(stubdom, 0, "0000:03:00.0");
-  await settle();
+  await quiet();
   expect(listed("num_devs", "dev-0")).toEqual(["1", "0000:05:00.0"]);
   daemon.remove(guest);
   list.stop();
-  await settle();
+  await quiet();
   assign(stubdom, 1, "0000:04:00.0");
-  await settle();
+  await quiet();
   expect(listed("num_devs")).toEqual([undefined]);
 });

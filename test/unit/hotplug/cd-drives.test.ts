@@ -253,6 +253,25 @@ test("a drive that is detached before it came up is no fault", async () => {
   expect([clock.pending, daemon.watchCount]).toEqual([0, 1]);
 });
 
+test.each([
+  ["all of it", [`${home}/${front}`]],
+  ["its backend, by a driver domain", []],
+])("a drive that is taken away while it is being read, %s, is no fault", async (_, others) => {
+  await follow([]);
+  const backend = tree.backend("vbd", devid);
+  daemon.onRequest = (request) => {
+    if (request !== `read ${backend}/mode`) return;
+    daemon.onRequest = () => {};
+    for (const path of [...others, backend]) daemon.remove(path);
+  };
+  await attach("/iso/a", false);
+  expect(daemon.get(backend)).toBeUndefined();
+  expect([qemu.journal, complaints]).toEqual([[], []]);
+  await attach("/iso/b");
+  expect(qemu.sets.size).toBe(1);
+  expect(complaints).toEqual([]);
+});
+
 test("a medium that cannot be opened is named with what to do", async () => {
   await attach("/iso/a");
   await follow([devid]);

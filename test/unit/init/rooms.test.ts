@@ -126,11 +126,12 @@ describe("the report to dom0", () => {
     guest.close();
   });
 
-  test("takes any text, cut and printable", async () => {
-    const { daemon, report, path } = reporting();
-    report.write("error", `a\n\0${"x".repeat(10_000)}`);
+  test("takes any text, printable, and as many whole characters as xenstored takes of a guest", async () => {
+    const { daemon, report, path, lines } = reporting();
+    report.write("error", `a\n\0${"€".repeat(10_000)}`);
     await report.flush();
-    expect(daemon.get(`${path}/error`)).toBe(`a\\x0a\\x00${"x".repeat(991)}`);
+    expect(daemon.get(`${path}/error`)).toBe(`a\\x0a\\x00${"€".repeat(630)}`);
+    expect(lines).toEqual([]);
   });
 
   test("that dom0 refuses is complained of once", async () => {

@@ -100,6 +100,8 @@ export class Stage {
   readonly argvPath = `${uuid}/image/dm-argv`;
   /** QEMU's ends of the agent's monitor and of its output, once it runs. */
   monitor: FakeQemuMonitor | undefined;
+  /** QEMU's ends of the toolstack's sessions, in order. */
+  readonly sessions: FakeQemuMonitor[] = [];
   #monitorStream: DescriptorStream | undefined;
   #output = -1;
   #alive = false;
@@ -242,20 +244,20 @@ export class Stage {
     }
     // libxl gives the stub domain the guest's rights.
     daemon.setTarget(stubdom, target);
-    const readable = (path: string) =>
+    const readable = (path: string, domid: number) => {
+      daemon.set(path, "");
       daemon.permit(path, [
         { domid: 0, access: "none" },
-        { domid: target, access: "read" },
+        { domid, access: "read" },
       ]);
+    };
+    // The guest's own are the guest's to read, QEMU's arguments the stub domain's; what is in there is as they are.
+    readable(`/local/domain/${target}`, target);
+    readable(uuid, target);
+    readable(this.argvPath, stubdom);
     daemon.set(`/local/domain/${target}/vm`, uuid);
-    readable(`/local/domain/${target}/vm`);
-    daemon.set(this.argvPath, "");
-    readable(this.argvPath);
-    for (const [index, argument] of [...captured.argv, ...(this.options.moreArguments ?? [])].entries()) {
-      const path = `${this.argvPath}/${String(index + 1).padStart(3, "0")}`;
-      daemon.set(path, argument);
-      readable(path);
-    }
+    for (const [index, argument] of [...captured.argv, ...(this.options.moreArguments ?? [])].entries())
+      daemon.set(`${this.argvPath}/${String(index + 1).padStart(3, "0")}`, argument);
   }
 
   /** A backend that connects, and the frontend that our kernel then brings up, unless it is to be dead. */
@@ -363,10 +365,8 @@ export class Stage {
         listenUnix: (path) => this.#other(path),
         connectUnix: () => {
           const [ours, theirs] = kernel.pair();
-          new FakeQemuMonitor(
-            new DescriptorStream(this.platform.descriptors, theirs, "toolstack's"),
-            options,
-          );
+          const stream = new DescriptorStream(this.platform.descriptors, theirs, "toolstack's");
+          this.sessions.push(new FakeQemuMonitor(stream, options));
           return ours;
         },
         terminalRaw() {},

@@ -134,6 +134,8 @@ test("saved over the disk, restored over the console: checked by what the helper
   const state = qemuState(300_000, 6);
   const guest = stubdom();
   guest.process.consoleInput = placed(state);
+  // Its end is silence.
+  host.hurry();
   expect(Buffer.from(await fed(guest, await openIncoming(guest.context))).equals(state)).toBe(true);
   expect(lines.join("\n")).toMatch(/restore: 300000 bytes of device state over console 2, whole/);
 });
@@ -147,6 +149,7 @@ test.each([
   async (_, harm, message) => {
     const guest = stubdom();
     guest.process.consoleInput = harm(placed(qemuState(5_000, 6)));
+    host.hurry();
     const incoming = await openIncoming(guest.context);
     await expect(incoming.feed()).rejects.toThrow(message);
     expect(guest.process.piped.get(incoming.descriptor) ?? []).toHaveLength(0);
@@ -219,11 +222,13 @@ test("a console that connects late is waited for, its terminal is nobody's befor
   await new Promise((resolve) => setTimeout(resolve, 100));
   expect(opened).toBe(false);
   daemon.set(node, "4");
+  host.hurry();
   expect(await fed(guest, await opening)).toEqual(state);
 });
 
 test("a console that never connects, or leads nowhere, is named before QEMU starts", async () => {
   daemon.set(`/local/domain/${S}/device/console/2/state`, "3");
+  host.hurry();
   await expect(openIncoming(stubdom().context)).rejects.toThrow(/console 2 \(restore\)/);
   daemon.remove(`/local/domain/${S}/device/console/2/output`);
   await expect(openIncoming(stubdom().context)).rejects.toThrow(/no "output"; start dom0's helper/);
@@ -243,6 +248,7 @@ test.each([
   await new StateSaver(saving.context, new FakeSavingQemu(saving.process, qemuState(20_000, 8))).handler({});
   const guest = stubdom();
   guest.process.consoleInput = harm(Uint8Array.from(saving.process.consoleOutput));
+  host.hurry();
   const incoming = await openIncoming(guest.context);
   await expect(incoming.feed()).rejects.toThrow(message);
 });
@@ -263,6 +269,7 @@ test("a helper that has died: the consoles, after three seconds, and the log say
     { domid: S, access: "read" },
   ]);
   const guest = stubdom();
+  host.hurry();
   await new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(1000, 10))).handler({});
   expect(guest.process.consoleOutput.length).toBeGreaterThan(1000);
   expect(lines.join("\n")).toMatch(/dom0's helper does not answer "save": state goes over console 1/);

@@ -90,6 +90,9 @@ describe("single requests", () => {
     expect(await client.tryDirectory("missing")).toEqual([]);
     daemon.set("/secret", "s");
     await expect(client.tryRead("/secret")).rejects.toMatchObject({ code: "EACCES" });
+    // Nor is one told what is not there, beside what one may not read.
+    await expect(client.tryRead("/secret/x")).rejects.toMatchObject({ code: "EACCES" });
+    await expect(client.remove("/secret/x")).rejects.toMatchObject({ code: "EACCES" });
   });
 
   it("reads and sets permissions", async () => {
@@ -114,7 +117,9 @@ describe("single requests", () => {
     await expect(client.read("a//b")).rejects.toBeInstanceOf(ProtocolError);
     await expect(client.write("a", new Uint8Array(4096 - 16 - 1))).rejects.toMatchObject({ code: "E2BIG" });
     expect(daemon.requests).toEqual([]);
-    await client.write("a", new Uint8Array(4096 - 16 - 2));
+    // The device takes it; xenstored has no room for such a node of a guest's.
+    await expect(client.write("a", new Uint8Array(4096 - 16 - 2))).rejects.toMatchObject({ code: "ENOSPC" });
+    await client.write("a", new Uint8Array(2048 - 16 - 8));
   });
 
   it("leaves no timer behind", async () => {
@@ -281,12 +286,20 @@ describe("watches", () => {
     expect(seen).toEqual(["device/vif/0/state", "device/vif/0/state"]);
   });
 
-  it("see special events", async () => {
+  it("see special events, where that is permitted", async () => {
     const seen: string[] = [];
     await client.watch("@releaseDomain", (path) => seen.push(path));
     daemon.releaseDomain(4);
     await settle();
-    expect(seen).toEqual(["@releaseDomain", "@releaseDomain"]);
+    expect(seen).toEqual(["@releaseDomain"]);
+    await client.watch("@introduceDomain", (path) => seen.push(path));
+    daemon.permit("@introduceDomain", [
+      { domid: 0, access: "none" },
+      { domid: self, access: "read" },
+    ]);
+    daemon.introduceDomain(4);
+    await settle();
+    expect(seen.slice(1)).toEqual(["@introduceDomain", "@introduceDomain", "@introduceDomain"]);
   });
 
   it("are silent from stop() on, which may be called twice", async () => {

@@ -20,13 +20,12 @@ let prepare: (bus: FakeXenbus, place: number) => void;
 
 beforeEach(() => {
   daemon = new FakeXenstored({ largestPiece: 4096 });
-  for (const [i, path] of paths.entries()) {
-    daemon.set(path, `value ${i}`);
-    daemon.permit(path, [
-      { domid: 0, access: "none" },
-      { domid: self, access: "read" },
-    ]);
-  }
+  daemon.set("/argv", "");
+  daemon.permit("/argv", [
+    { domid: 0, access: "none" },
+    { domid: self, access: "read" },
+  ]);
+  for (const [i, path] of paths.entries()) daemon.set(path, `value ${i}`);
   clock = new FakeClock();
   opened = [];
   prepare = () => {};

@@ -2,7 +2,7 @@
 
 import { expect, it } from "vitest";
 import type { Guest } from "../../../scripts/lab/guest.ts";
-import { askGuest, inStubdom, randomFile, rounds } from "../support.ts";
+import { askGuest, inStubdom, mostResident, randomFile, rounds } from "../support.ts";
 import type { CdDrive } from "./cd.ts";
 
 /** A viewer, in dom0. */
@@ -44,13 +44,17 @@ export function loadTests(guestOf: () => Guest, { drive, scratch, networks }: Lo
       await Promise.all([0, 1].map((n) => randomFile(host, `/root/load/${n}.iso`, 64 << 10)));
       const jobs = [
         `while :; do writedisk ${scratch} 128; sumdisk ${scratch}; done`,
-        ...networks.map(({ dom0 }) => `while :; do ping -c 20 -i 0.2 ${dom0} > /dev/null; done`),
+        // What they have done is counted where it costs no byte of the serial port.
+        ...networks.map(
+          ({ dom0 }) => `while :; do ping -c 20 -i 0.2 ${dom0} > /dev/null && echo >> /tmp/pings; done`,
+        ),
         `while :; do dd if=/dev/${drive.linux} of=/dev/null 2> /dev/null; usleep 300000; done`,
         "while :; do date > /dev/tty0; sleep 1; done",
       ];
+      const from = guest.serialLines.length;
       guest.type(`${jobs.map((job) => `(${job}) &`).join("\n")}\n`);
       const end = Date.now() + seconds * 1000;
-      const done = { cds: 0, locked: 0, commands: 0, pings: 0, updates: 0 };
+      const done = { cds: 0, locked: 0, commands: 0, refused: 0, pings: 0, updates: 0 };
       const changing = async (): Promise<void> => {
         while (Date.now() < end) {
           const insert = ["xl", "cd-insert", name, drive.vdev, `/root/load/${done.cds % 2}.iso`];
@@ -63,9 +67,11 @@ export function loadTests(guestOf: () => Guest, { drive, scratch, networks }: Lo
       };
       const asking = async (): Promise<void> => {
         while (Date.now() < end) {
-          // Each is a session of its own.
-          await host.run(["xl", "qemu-monitor-command", name, "info status"], { accept: "any", timeout: 90 });
-          done.commands++;
+          // Each is a session of its own, and there is one at a time: a CD's change may keep it out for too long.
+          const command = ["xl", "qemu-monitor-command", name, "info status"];
+          const { status } = await host.run(command, { accept: "any", timeout: 90 });
+          if (status === 0) done.commands++;
+          else done.refused++;
         }
       };
       const pinging = async (own: string): Promise<void> => {
@@ -96,15 +102,26 @@ export function loadTests(guestOf: () => Guest, { drive, scratch, networks }: Lo
         sized,
       ]);
       guest.type("kill $(jobs -p)\n");
+      const said = (what: RegExp) => guest.serialLines.slice(from).filter((line) => what.test(line)).length;
+      const count = `echo "guest:" pinged $(cat /tmp/pings | wc -l)`;
+      const own = {
+        pings: Number(await askGuest(guest, count, /guest: pinged (\d+)/)),
+        written: said(/guest: written \S+ [0-9a-f]{64}/),
+        read: said(/guest: sum \S+ [0-9a-f]{64}/),
+      };
       const [before, after] = [await sized, await sizeOf(guest)];
       console.log(
-        `${seconds} s: ${JSON.stringify(done)}; process 1 ${JSON.stringify(before)} -> ${JSON.stringify(after)}`,
+        `${seconds} s: ${JSON.stringify(done)}, the guest itself ${JSON.stringify(own)}; process 1 ${JSON.stringify(before)} -> ${JSON.stringify(after)}`,
       );
       expect(done.cds).toBeGreaterThan(seconds / 60);
       expect(done.commands).toBeGreaterThan(seconds / 60);
+      expect(done.commands).toBeGreaterThan(done.refused);
       expect(done.pings).toBeGreaterThan(seconds / 4);
       expect(done.updates).toBeGreaterThan(seconds / 10);
+      for (const times of Object.values(own))
+        expect(times, JSON.stringify(own)).toBeGreaterThan(seconds / 60);
       expect(after.descriptors).toBeLessThanOrEqual(before.descriptors);
+      expect(after.resident).toBeLessThanOrEqual(mostResident.ever);
       // Pages, not bytes: a collection of garbage more or less.
       expect(after.resident).toBeLessThanOrEqual(before.resident + 128);
       expect(after.heap).toBeLessThanOrEqual(before.heap + 128);
