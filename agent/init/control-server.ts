@@ -7,6 +7,8 @@ import { type Answer, controlSocket, longestQuestion, type Question } from "./co
 
 /** Connections that are answered at once; more wait in the socket's backlog. */
 const mostConnections = 8;
+/** Milliseconds until a question must have been asked: who says nothing keeps others waiting. */
+const questionDeadline = 10_000;
 
 /**
  * Answers the command line in the debug shell. `answer` returns what becomes the result; what it throws
@@ -25,7 +27,7 @@ export function serveControl(
       if (fd === null) break;
       open += 1;
       const stream = new DescriptorStream(platform.descriptors, fd, controlSocket);
-      converse(stream, answer)
+      converse(platform, stream, answer)
         .catch((error: unknown) => log.debug({}, `control socket: ${String(error)}`))
         .finally(() => {
           stream.close();
@@ -39,10 +41,15 @@ export function serveControl(
   platform.descriptors.onReadable(listener, accept);
 }
 
-async function converse(stream: ByteStream, answer: (question: Question) => Promise<unknown>): Promise<void> {
+async function converse(
+  { clock }: Pick<Platform, "clock">,
+  stream: ByteStream,
+  answer: (question: Question) => Promise<unknown>,
+): Promise<void> {
   let reply: Answer;
+  const silence = clock.setTimer(questionDeadline, () => stream.close());
   try {
-    const line = await readLine(stream, longestQuestion);
+    const line = await readLine(stream, longestQuestion).finally(() => silence.cancel());
     if (line === null) return;
     reply = { result: (await answer(JSON.parse(line) as Question)) ?? null };
   } catch (error) {

@@ -73,6 +73,7 @@ export function launchQemu(
   });
   for (const note of notes) log.info({}, note);
   for (const joint of joints) joint.handedOver();
+  platform.vchans.holdXenstore();
   const child = spawnQemu(platform, {
     argv,
     confined: config.sandbox,

@@ -359,7 +359,11 @@ export class Stubdom {
     const now = this.platform.clock.roughly();
     if (now - this.#looked < memoryPause) return;
     this.#looked = now;
-    this.#memory.look();
+    try {
+      this.#memory.look();
+    } catch (error) {
+      this.log.warn({}, `memory not looked at: ${String(error)}`);
+    }
   }
 
   async #qemuEnded(ended: QemuEnded): Promise<void> {

@@ -25,6 +25,14 @@ export function printable(text: string): string {
   });
 }
 
+/** JSON's own text has the C0 controls as escapes, and no other. */
+function jsonOf(record: LogRecord): string {
+  return JSON.stringify(record).replace(
+    control,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
 /** `[    1.234] warn  frontends: vbd 768 ... (state=3 backend=/local/...)` */
 export function formatHuman({ time, level, msg, ...fields }: LogRecord): string {
   const seconds = (time / 1000).toFixed(3).padStart(9);
@@ -36,10 +44,10 @@ export function formatHuman({ time, level, msg, ...fields }: LogRecord): string 
 }
 
 export function formatJson(record: LogRecord): string {
-  const line = JSON.stringify(record);
+  const line = jsonOf(record);
   if (line.length <= longestLine) return line;
   const { time, level, msg } = record;
-  return JSON.stringify({ time, level, msg: cut(msg), cut: true });
+  return jsonOf({ time, level, msg: cut(msg), cut: true });
 }
 
 function cut(line: string): string {

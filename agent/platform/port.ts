@@ -202,6 +202,8 @@ export interface VchanRing {
 }
 
 export interface Vchans {
+  /** Rings are offered through the device of xenstore that there is now, whatever has its name later. */
+  holdXenstore(): void;
   /** Offers a ring to domain `domid` under xenstore path `path` (ring-ref, event-channel). */
   listen(domid: number, path: string): VchanRing;
 }

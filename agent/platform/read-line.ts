@@ -1,4 +1,3 @@
-import { concatBytes } from "../bytes/bytes.ts";
 import { decodeText } from "../bytes/text.ts";
 import type { ByteStream } from "./stream.ts";
 
@@ -14,14 +13,21 @@ const newline = 0x0a;
  * before the line does; throws {@link LineTooLong} for a line of more than `limit` bytes.
  */
 export async function readLine(stream: ByteStream, limit: number): Promise<string | null> {
-  const parts: Uint8Array[] = [];
+  // Copied: a stream's chunk may be a byte of a buffer that is kept as long as the chunk is.
+  let line = new Uint8Array(Math.min(limit, 256));
   let size = 0;
   for (let chunk = await stream.read(); chunk !== null; chunk = await stream.read()) {
     const end = chunk.indexOf(newline);
-    parts.push(end < 0 ? chunk : chunk.subarray(0, end));
-    size += end < 0 ? chunk.length : end;
-    if (size > limit) throw new LineTooLong(`a line of more than ${limit} bytes`);
-    if (end >= 0) return decodeText(concatBytes(parts));
+    const part = end < 0 ? chunk : chunk.subarray(0, end);
+    if (size + part.length > limit) throw new LineTooLong(`a line of more than ${limit} bytes`);
+    if (size + part.length > line.length) {
+      const larger = new Uint8Array(Math.min(limit, 2 * (size + part.length)));
+      larger.set(line.subarray(0, size));
+      line = larger;
+    }
+    line.set(part, size);
+    size += part.length;
+    if (end >= 0) return decodeText(line.subarray(0, size));
   }
   return null;
 }

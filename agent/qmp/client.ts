@@ -21,6 +21,8 @@ interface Pending {
   readonly command: string;
   readonly most: number;
   readonly deadline: Timer;
+  /** Its descriptor, if it takes one, is QEMU's: whatever answers before answers something else. */
+  passed: boolean;
   resolve(value: JsonValue): void;
   reject(error: QmpError): void;
 }
@@ -137,21 +139,24 @@ export class QmpClient {
   ): Promise<JsonValue> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      let passed = descriptor === undefined;
       const deadline = this.context.clock.setTimer(milliseconds, () => {
         const error = new QmpTimeout(command, milliseconds);
-        if (!passed) this.#end(error);
+        if (!pending.passed) this.#end(error);
         this.#pending.delete(id);
         reject(error);
       });
-      this.#pending.set(id, { command, most, deadline, resolve, reject });
+      const pending: Pending = {
+        ...{ command, most, deadline, resolve, reject },
+        passed: descriptor === undefined,
+      };
+      this.#pending.set(id, pending);
       const request = encodeText(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
       // Whoever ended the connection has rejected this command too.
       const written =
         descriptor === undefined ? this.stream.write(request) : this.stream.writeWith(request, descriptor);
       written.then(
         () => {
-          passed = true;
+          pending.passed = true;
         },
         (error: unknown) => this.#end(closed(error)),
       );
@@ -191,6 +196,8 @@ export class QmpClient {
       this.context.log.debug({}, "QMP: an answer that nobody waits for");
       return;
     }
+    if (!pending.passed)
+      throw new QmpFramingError(`an answer to "${pending.command}" before QEMU has taken it`);
     this.#pending.delete(id);
     pending.deadline.cancel();
     const { command, most, resolve, reject } = pending;

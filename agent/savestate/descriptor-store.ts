@@ -27,6 +27,10 @@ export class DescriptorStore implements BlockStore {
     private readonly options: StoreOptions = {},
   ) {}
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   get size(): number {
     return this.platform.descriptors.size(this.fd);
   }

@@ -22,12 +22,12 @@ const firstSilence = 3_000;
 /** No helper answers in dom0; state goes over the consoles then. */
 export class HelperAbsent extends TransferError {}
 
-/** The stub domain's side of `protocol.ts`: asks dom0's helper one thing at a time. */
+/** The stub domain's side of `protocol.ts`: asks dom0's helper one thing at a time; a new question ends an older one. */
 export class HelperLink {
   #number = 1 + Math.floor(Math.random() * 0x7fff_ffff);
   #watching: Promise<Watch> | undefined;
   /** The question under way. */
-  #listener: { changed(): void; lost(error: unknown): void } | undefined;
+  #asking: { changed(): void; lost(error: unknown): void } | undefined;
 
   constructor(
     private readonly store: XenstoreClient,
@@ -63,14 +63,16 @@ export class HelperLink {
   }
 
   #exchange(number: number, request: string, verb: string): Promise<Answer> {
+    this.#asking?.lost(new TransferError(`"${verb}" came before the last answer of dom0's helper`));
     return new Promise((resolve, reject) => {
       let settled = false;
+      let asked = false;
       let heard = "";
       const settle = (act: () => void) => {
         if (settled) return;
         settled = true;
         silence.cancel();
-        this.#listener = undefined;
+        this.#asking = undefined;
         act();
       };
       const expire = () => {
@@ -90,12 +92,18 @@ export class HelperLink {
         silence = this.clock.setTimer(helperSilence, expire);
       };
       const fail = (error: unknown) => settle(() => reject(error));
+      this.#asking = {
+        // What is said before the request goes out is no answer to it.
+        changed: () => {
+          if (asked) void look().catch(fail);
+        },
+        lost: fail,
+      };
       this.#listening()
         .then(async () => {
           // Withdrawn while the watch was being set: asked now, it would be carried out for nobody.
           if (settled) return;
-          // What is said before the request goes out is no answer to it.
-          this.#listener = { changed: () => void look().catch(fail), lost: fail };
+          asked = true;
           await this.store.write(requestNode(this.domid, this.target), request);
           this.log.debug({ request }, `state disk: asked dom0: ${request}`);
         })
@@ -107,10 +115,10 @@ export class HelperLink {
   #listening(): Promise<Watch> {
     this.#watching ??= this.store.watch(
       answerNode(this.domid),
-      () => this.#listener?.changed(),
+      () => this.#asking?.changed(),
       (error) => {
         this.#watching = undefined;
-        this.#listener?.lost(error);
+        this.#asking?.lost(error);
       },
     );
     return this.#watching.catch((error: unknown) => {

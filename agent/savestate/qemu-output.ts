@@ -1,6 +1,7 @@
 import type { Platform, Timer } from "../platform/port.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import type { JsonObject } from "../qmp/json.ts";
+import { isRawQemu } from "./disk.ts";
 import { TransferError } from "./errors.ts";
 
 /** Where QEMU writes its state: a name that it can open, truncate and write without knowing what it is. */
@@ -49,8 +50,9 @@ export async function saveThroughFifo(
       () => input.writerDone(),
       (error) => input.abandon(error),
     );
+    let any: boolean;
     try {
-      await input.passOn(sink);
+      any = await input.passOn(sink);
     } catch (error) {
       // Without a reader, QEMU's write fails and its command ends: it must not be left in the middle.
       input.close();
@@ -58,6 +60,7 @@ export async function saveThroughFifo(
       throw error;
     }
     await answered(platform, command);
+    if (!any) throw new TransferError("QEMU says that it has saved its state, and wrote nothing");
   } finally {
     input.close();
     files.remove(fifo);
@@ -99,20 +102,25 @@ class FifoReader {
     this.#wake?.();
   }
 
-  /** Also while `sink` has its turn: a QEMU that always has bytes would otherwise never be given up. */
   abandon(error: unknown): void {
     this.#abandoned = error;
     this.#wake?.(error);
   }
 
-  async passOn(sink: StateSink): Promise<void> {
+  /** @returns whether there was anything */
+  async passOn(sink: StateSink): Promise<boolean> {
     // A FIFO that nobody has opened for writing reads as ended: so wait first, then read.
     await this.#readable();
-    for (;;) {
+    for (let begun = false; ; ) {
       if (this.#abandoned !== undefined) throw this.#abandoned;
-      const count = this.platform.descriptors.read(this.fd, sink.room);
-      if (count === 0) return;
-      if (count !== null) await sink.filled(count);
+      const { room } = sink;
+      const count = this.platform.descriptors.read(this.fd, room);
+      // What no QEMU could load must not be taken for a guest that was saved. Its first write is 32 KiB.
+      if (!begun && count && !isRawQemu(room.subarray(0, count)))
+        throw new TransferError("what QEMU writes does not begin as a state of QEMU's");
+      if (count === 0) return begun;
+      begun ||= count !== null;
+      if (count !== null) await this.#taken(sink.filled(count));
       else if (this.#writerDone)
         throw new TransferError("QEMU says that it has written its state, and holds its end of it open");
       else await this.#readable();
@@ -124,6 +132,18 @@ class FifoReader {
     this.#open = false;
     this.platform.descriptors.onReadable(this.fd, null);
     this.platform.descriptors.close(this.fd);
+  }
+
+  /** Until it is taken, or this is abandoned: what is behind the sink may never answer. */
+  #taken(taking: Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#wake = (error) => {
+        if (error !== undefined) reject(error);
+      };
+      taking.then(resolve, reject).finally(() => {
+        this.#wake = undefined;
+      });
+    });
   }
 
   #readable(): Promise<void> {

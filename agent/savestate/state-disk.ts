@@ -105,12 +105,14 @@ export class StateDisk {
    */
   async #grow(size: number): Promise<void> {
     const { bytes } = await this.helper.ask({ verb: "grow", bytes: size }, "grown");
-    const { clock, descriptors, storage } = this.platform;
-    const { fd } = this.store;
+    const { clock, storage } = this.platform;
+    const { store } = this;
     await new Promise<void>((resolve, reject) => {
       let settled = false;
       const look = () => {
-        if (!settled && descriptors.size(fd) >= bytes) settle(resolve);
+        if (settled) return;
+        if (store.closed) settle(() => reject(new TransferError("the state disk was closed while it grew")));
+        else if (store.size >= bytes) settle(resolve);
       };
       const events = new KernelEvents(this.platform, look);
       const settle = (act: () => void) => {
@@ -124,7 +126,7 @@ export class StateDisk {
         settle(() => reject(new TransferError(text)));
       });
       events.open();
-      storage.readAt(fd, storage.buffer(blockSize), 0).then(look, (error) => settle(() => reject(error)));
+      store.read(0, storage.buffer(blockSize)).then(look, (error) => settle(() => reject(error)));
     });
   }
 }

@@ -179,10 +179,11 @@ class Session implements InputTarget {
     const [device] = framebuffer.linuxDevices(files);
     if (device === undefined) throw new ScreenError(`${framebuffer.path} has no framebuffer device`);
     const fd = descriptors.open(device, { access: "read-write" });
+    let socket: number | undefined;
     try {
       this.#canvas = new Canvas(framebuffers, fd, lasting.largest);
       lasting.largest = this.#canvas.largest;
-      const socket = sockets.connectUnix(context.socket ?? screenSocket);
+      socket = sockets.connectUnix(context.socket ?? screenSocket);
       this.#client = new RfbClient(socket, this.#canvas, {
         clock,
         descriptors,
@@ -192,6 +193,7 @@ class Session implements InputTarget {
         resized: (screen) => this.#resized(screen),
       });
     } catch (error) {
+      if (socket !== undefined) descriptors.close(socket);
       descriptors.close(fd);
       throw error;
     }

@@ -88,11 +88,8 @@ int main(int argc, char **argv)
 {
     mark_start();
     JSRuntime *rt = heap_new_runtime();
-    if (getpid() == 1) {
+    if (getpid() == 1)
         heap_prepare(small_memory, large_memory);
-        /* libxenvchan's way to xenstored: by default it asks a socket first, whose place QEMU may make one at. */
-        setenv("XENSTORED_PATH", "/dev/xen/xenbus", 1);
-    }
     JSContext *ctx = rt ? JS_NewContext(rt) : NULL;
     if (!ctx) {
         fputs("stubdom: not enough memory to start\n", stderr);

@@ -135,6 +135,7 @@ NATIVE(native_error_name);
 
 /* vchan.c */
 void vchan_register(JSContext *ctx);
+NATIVE(native_hold_xenstore);
 NATIVE(native_vchan_listen);
 NATIVE(native_vchan_descriptor);
 NATIVE(native_vchan_acknowledge);

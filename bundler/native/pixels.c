@@ -29,6 +29,7 @@ void pixels_open(struct pixels *p, int socket)
     p->start = p->end = 0;
     memset(&p->plan, 0, sizeof p->plan);
     p->row = 0;
+    p->spent = 0;
 }
 
 /* Receives what there is into the free part of the buffer; done when it brought anything. */
@@ -168,25 +169,31 @@ static int write_rows(struct pixels *p, const uint8_t *from, int32_t rows)
 int pixels_draw(struct pixels *p)
 {
     size_t row_size = (size_t)p->plan.rect_width * pixel_size;
-    size_t budget = pixels_budget;
+    int whole = p->plan.rect_width >= p->plan.source_width;
+    size_t cost = whole || row_size > pixels_row_cost ? row_size : pixels_row_cost;
 
     while (p->row < p->plan.rect_height) {
+        if (p->spent >= pixels_budget) {
+            p->spent = 0;
+            return pixels_more;
+        }
         size_t ready = (p->end - p->start) / row_size;
         if (ready == 0) {
-            if (budget == 0)
-                return pixels_more;
             int result = receive(p);
+            if (result == pixels_wait)
+                p->spent = 0;
             if (result != pixels_done)
                 return result;
             continue;
         }
-        int32_t rows = min((int32_t)ready, p->plan.rect_height - p->row);
+        int32_t affordable = (pixels_budget - p->spent + cost - 1) / cost;
+        int32_t rows = min(min((int32_t)ready, affordable), p->plan.rect_height - p->row);
         int failed = write_rows(p, p->buffer + p->start, rows);
         if (failed)
             return failed;
         p->row += rows;
         p->start += rows * row_size;
-        budget -= budget < rows * row_size ? budget : rows * row_size;
+        p->spent += rows * cost;
     }
     return pixels_done;
 }

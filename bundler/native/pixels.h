@@ -19,6 +19,8 @@ enum {
     pixels_longest_side = pixels_band_size / pixel_size,
     /* Bytes after which pixels_draw() lets the rest of the program run. */
     pixels_budget = 1 << 20,
+    /* A row that is a write of its own counts as so many at least: a system call, and an event to dom0. */
+    pixels_row_cost = 4 << 10,
 };
 
 /* What the calls below return; negative is -errno. */
@@ -38,6 +40,7 @@ struct pixels {
     size_t start, end; /* what of `buffer` was received and not taken */
     struct pixels_plan plan;
     int32_t row; /* of the rectangle: the next one */
+    size_t spent; /* of the budget, by however many rectangles since others had their turn */
     _Alignas(8) uint8_t buffer[pixels_buffer_size];
     _Alignas(8) uint8_t band[pixels_band_size]; /* rows of the framebuffer under construction */
 };

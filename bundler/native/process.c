@@ -82,15 +82,20 @@ static void free_vector(JSContext *ctx, char **vector)
 /*
  * Of our capabilities what is executed next keeps those that a device of the host takes to be passed through (its
  * configuration beyond 64 bytes, its ports and its memory, in sysfs), and being root gives it no others. Who lacks one that we
- * have can neither trace us nor open our memory: cap_ptrace_access_check() of Linux.
+ * have can neither trace us nor open our memory: cap_ptrace_access_check() of Linux. Who is of another group cannot set our
+ * limits either, check_prlimit_permission(); files are root's still.
  */
 static int confine(void)
 {
     static const int kept[] = {CAP_SYS_RAWIO, CAP_SYS_ADMIN};
+    static const gid_t nobody = 65534;
     struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct now[2], sets[2] = {0};
 
     if (syscall(SYS_capget, &head, now))
+        return -1;
+    if (now[0].effective & 1U << CAP_SETGID &&
+        (syscall(SYS_setgroups, 0, NULL) || syscall(SYS_setresgid, nobody, nobody, nobody)))
         return -1;
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         sets[0].permitted |= now[0].permitted & 1U << kept[i];

@@ -39,6 +39,8 @@ export class FakeVchans implements Vchans {
   offer: SharedRing | undefined;
   /** Rings that are open: more than one is a leak. */
   open = 0;
+  /** {@link holdXenstore} was called. */
+  held = false;
   /** Set to make `listen` fail. */
   failure: Error | undefined;
   #nextFd = 100;
@@ -53,6 +55,10 @@ export class FakeVchans implements Vchans {
       this.#deliver(fd);
     },
   };
+
+  holdXenstore(): void {
+    this.held = true;
+  }
 
   listen(): VchanRing {
     if (this.failure) throw this.failure;

@@ -314,6 +314,23 @@ export const framebufferTests: Record<string, Group> = {
       native.pixelsClose(pixels);
       close(a, b, fd);
     },
+    "lets others run within a flood of narrow pictures": () => {
+      const [a, b] = list(native.socketPair());
+      const pixels = open(a);
+      const fd = freshFile();
+      const side = { sourceWidth: 8, sourceHeight: 1024, width: 8, height: 1024, w: 1, h: 1024 };
+      const plan = { ...plain(fd), ...side, size: 32 * 1024 };
+      const picture = new Uint8Array(1024 * PIXEL);
+      // 256 rows of a write each are a turn, however much more there is, and whichever picture they are of.
+      for (const turns of [3, 4, 4]) {
+        for (let sent = 0; sent < picture.length; ) sent += done(native.write(b, picture.subarray(sent)));
+        equal(native.pixelsBegin(pixels, encode(plan)), 0);
+        for (let n = 0; n < turns; n++) equal(native.pixelsDraw(pixels), MORE);
+        equal(native.pixelsDraw(pixels), DONE);
+      }
+      native.pixelsClose(pixels);
+      close(a, b, fd);
+    },
     "tells the sender's end and a framebuffer that cannot be written": () => {
       const [a, b] = list(native.socketPair());
       const pixels = open(a);

@@ -132,6 +132,10 @@ export const processTests: Record<string, Group> = {
       );
       holds(/Permission denied/.test(said), said);
       equal(ended, [1, null]);
+      const limit = ["/bin/sh", "-c", "exec prlimit --pid $PPID --nofile=1024:1024 2>&1"];
+      // Whoever has no capabilities to begin with is not of another group either.
+      const [, limited] = await run(limit, [], all === 0n ? 0 : CONFINED);
+      equal(limited, [all === 0n ? 0 : 1, null]);
     },
     "reports what execve says": () => {
       equal(native.spawn(["/nowhere"], [], [], 0), errno.ENOENT);

@@ -109,6 +109,13 @@ describe("a line", () => {
     expect(json.length).toBeLessThan(5000);
     expect(JSON.parse(json)).toMatchObject({ level: "info", cut: true });
   });
+
+  test("JSON has no control characters either, and says the same", () => {
+    const msg = "a\u0085b\u009b31mc\u2028d\u007fe\n";
+    const json = formatJson({ time: 0, level: "info", msg });
+    expect(json).toMatch(/^[ -~]*$/);
+    expect(JSON.parse(json)).toMatchObject({ msg });
+  });
 });
 
 describe("the log", () => {

@@ -43,6 +43,15 @@ test("hands a descriptor over with a command, and none with the others", async (
   await expect(client.executeWith(70, "add-fd")).rejects.toThrow(QmpConnectionClosed);
 });
 
+test("what answers a command before QEMU has taken its descriptor ends the connection", async () => {
+  const { client, qemu, ours } = await ready();
+  ours.writeWith = () => new Promise<void>(() => {});
+  const refused = expect(client.executeWith(70, "add-fd")).rejects.toThrow(QmpFramingError);
+  await qemu.send({ return: {}, id: 2 });
+  await refused;
+  expect([client.state, ours.closed]).toEqual(["closed", true]);
+});
+
 test("a descriptor that QEMU has not taken in time is passed to nobody any more", async () => {
   const { client, clock, ours } = await ready({ execute: (command) => command });
   ours.writeWith = () => new Promise<void>(() => {});

@@ -1,9 +1,10 @@
 import { expect, test } from "vitest";
+import { encodeText } from "../../../agent/bytes/text.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
 import { HelperAbsent, HelperLink } from "../../../agent/savestate/helper-link.ts";
 import type { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { XenstoreError } from "../../../agent/xenstore/errors.ts";
-import { FakeClock } from "../../fakes/clock.ts";
+import { FakeClock, settle } from "../../fakes/clock.ts";
 
 test("what was withdrawn before xenstored had set the watch is not asked afterwards", async () => {
   const clock = new FakeClock();
@@ -19,5 +20,33 @@ test("what was withdrawn before xenstored had set the watch is not asked afterwa
   await clock.advance(10_000);
   await expect(asked).rejects.toThrow(HelperAbsent);
   expect(written).toEqual([expect.stringMatching(/^1 \d+ release$/)]);
+  expect(clock.pending).toBe(0);
+});
+
+test("a new question ends the one under way, whose silence then concerns nobody", async () => {
+  const clock = new FakeClock();
+  const written: string[] = [];
+  let fire = () => {};
+  let answer = "0 absent";
+  const store = {
+    watch: async (_: string, changed: () => void) => {
+      fire = changed;
+      return { stop: async () => {} };
+    },
+    write: async (_: string, value: string) => void written.push(value),
+    read: async () => encodeText(answer),
+  } as unknown as XenstoreClient;
+  const link = new HelperLink(store, clock, silentLogger, 5, 4);
+  const growing = link.ask({ verb: "grow", bytes: 1 << 20 }, "grown");
+  await settle();
+  const releasing = link.ask({ verb: "release" }, "released");
+  await expect(growing).rejects.toThrow('"release" came before');
+  await settle();
+  await clock.advance(2_000);
+  answer = `1 ${written[1]?.split(" ")[1]} released`;
+  fire();
+  expect(await releasing).toMatchObject({ outcome: "released" });
+  await clock.advance(20_000);
+  expect(written.map((request) => request.split(" ")[2])).toEqual(["grow", "release"]);
   expect(clock.pending).toBe(0);
 });

@@ -193,6 +193,17 @@ test("a QEMU that writes without end is stopped on console 1", async () => {
   expect(guest.process.consoleOutput.length).toBeLessThan(65_536);
 });
 
+test("what is no state of QEMU's is not taken for a guest that was saved", async () => {
+  await startHelper();
+  const foreign = stubdom();
+  const garbage = new StateSaver(foreign.context, new FakeSavingQemu(foreign.process, randomBytes(5000, 9)));
+  await expect(garbage.handler({})).rejects.toThrow("does not begin as a state of QEMU's");
+  const empty = stubdom();
+  const nothing = new StateSaver(empty.context, new FakeSavingQemu(empty.process, new Uint8Array(0)));
+  await expect(nothing.handler({})).rejects.toThrow("wrote nothing");
+  expect(host.file(`/var/lib/xen/qemu-save.${T}`)).toBeUndefined();
+});
+
 test("console 1 carries one state only", async () => {
   const guest = stubdom();
   const saver = new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(1000, 7)));
