@@ -8,7 +8,7 @@ import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { type FakeProcess, FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
-import { randomBytes } from "../savestate/support.ts";
+import { qemuState } from "../savestate/support.ts";
 
 const settings: HelperSettings = { ...defaultSettings, limit: 1 << 20, keepFree: 0 };
 let host: FakeXenHost;
@@ -69,7 +69,7 @@ function expectNothingLeft(domid: number): void {
 test("a state goes from QEMU to where libxl reads it, byte for byte", async () => {
   const { process } = await startHelper();
   host.addStubdom(5, 4);
-  const state = randomBytes(300_000, 1);
+  const state = qemuState(300_000, 1);
   const guest = stubdom(5, 4, state);
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   expect(await guest.save()).toEqual({});
@@ -79,7 +79,7 @@ test("a state goes from QEMU to where libxl reads it, byte for byte", async () =
   // The lock alone.
   expect(process.opened.size).toBe(1);
   // A checkpoint later, with another state: the file is the new one.
-  guest.qemu.state = randomBytes(50_000, 2);
+  guest.qemu.state = qemuState(50_000, 2);
   await guest.save();
   expect(Buffer.from(saved(4) ?? []).equals(Buffer.from(guest.qemu.state))).toBe(true);
 });
@@ -87,14 +87,14 @@ test("a state goes from QEMU to where libxl reads it, byte for byte", async () =
 test("a state over the limit is refused, nothing is left, and a smaller one goes through after it", async () => {
   await startHelper();
   host.addStubdom(5, 4);
-  const guest = stubdom(5, 4, randomBytes(2 << 20, 1));
+  const guest = stubdom(5, 4, qemuState(2 << 20, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   await expect(guest.save()).rejects.toThrow(
     /the limit for one stub domain is 1048576; raise the helper's --limit/,
   );
   expectNothingLeft(5);
   expect(saved(4)).toBeUndefined();
-  guest.qemu.state = randomBytes(1000, 1);
+  guest.qemu.state = qemuState(1000, 1);
   await guest.save();
   expect(saved(4)?.length).toBe(1000);
 });
@@ -103,7 +103,7 @@ test("a state may take the room that its own disk was granted, which it is writt
   await startHelper();
   host.freeSpace = 1_200_000;
   host.addStubdom(5, 4);
-  const guest = stubdom(5, 4, randomBytes(500_000, 1));
+  const guest = stubdom(5, 4, qemuState(500_000, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   await guest.save();
   expect(saved(4)?.length).toBe(500_000);
@@ -112,7 +112,7 @@ test("a state may take the room that its own disk was granted, which it is writt
 test("a state that fits on its disk, and with its checksums would not when it comes back, is refused", async () => {
   await startHelper();
   host.addStubdom(5, 4);
-  const guest = stubdom(5, 4, randomBytes(settings.limit - 20_000, 1));
+  const guest = stubdom(5, 4, qemuState(settings.limit - 20_000, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   await expect(guest.save()).rejects.toThrow(
     /could not be restored: the limit .* is 1048576; raise the helper's --limit/,
@@ -182,7 +182,7 @@ test("a helper that was restarted gives no disk to anybody before the last one's
 test("QEMU that dies in the middle: a failure, and nothing left", async () => {
   await startHelper();
   host.addStubdom(5, 4);
-  const guest = stubdom(5, 4, randomBytes(200_000, 1), 100_000);
+  const guest = stubdom(5, 4, qemuState(200_000, 1), 100_000);
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   await expect(guest.save()).rejects.toThrow(/QEMU was killed/);
   await until(() => host.loops.length === 0);
@@ -193,7 +193,7 @@ test("QEMU that dies in the middle: a failure, and nothing left", async () => {
 test("QEMU that has written its state and never says so: a failure after a minute, and nothing left", async () => {
   await startHelper();
   host.addStubdom(5, 4);
-  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  const guest = stubdom(5, 4, qemuState(1000, 1));
   guest.qemu.silent = true;
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   host.hurry();
@@ -209,7 +209,7 @@ test("QEMU that has written its state and never says so: a failure after a minut
 test("what was asked of an earlier helper is not done again by the next", async () => {
   const first = await startHelper();
   host.addStubdom(5, 4);
-  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  const guest = stubdom(5, 4, qemuState(1000, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   await guest.save();
   // The last word of a transfer that failed is the request itself.
@@ -268,7 +268,7 @@ test.each([
 test("the stub domain is destroyed in the middle: the helper lets go of all of it", async () => {
   await startHelper();
   host.addStubdom(5, 4);
-  const guest = stubdom(5, 4, randomBytes(600_000, 1));
+  const guest = stubdom(5, 4, qemuState(600_000, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   guest.process.onStep = (step) => {
     if (step !== `write ${stateDevice.name}`) return;
@@ -285,7 +285,7 @@ test("a frontend that never closes does not keep the disk", async () => {
   await startHelper();
   host.addStubdom(5, 4);
   host.stubborn.add(5);
-  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  const guest = stubdom(5, 4, qemuState(1000, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   host.hurry();
   await guest.save();
@@ -296,7 +296,7 @@ test("a frontend that never closes does not keep the disk", async () => {
 test("libxl gives the domain its first disk just when the state disk goes: it stays", async () => {
   await startHelper();
   host.addStubdom(5, 4);
-  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  const guest = stubdom(5, 4, qemuState(1000, 1));
   await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
   const parent = "/local/domain/0/backend/vbd/5";
   let looked = 0;
@@ -366,7 +366,7 @@ test("whatever is written to a request node, the helper goes on and touches no f
   expect(host.loops).toEqual([]);
   await own.remove(requestNode(5, 4));
   own.close();
-  const guest = stubdom(5, 4, randomBytes(1000, 1));
+  const guest = stubdom(5, 4, qemuState(1000, 1));
   await guest.save();
   expect(saved(4)?.length).toBe(1000);
 });
@@ -375,7 +375,7 @@ test("twenty stub domains save at once, one floods: the helper asks less than tw
   await startHelper();
   const guests = Array.from({ length: 20 }, (_, i) => {
     host.addStubdom(100 + i, 200 + i);
-    return stubdom(100 + i, 200 + i, randomBytes(60_000, i));
+    return stubdom(100 + i, 200 + i, qemuState(60_000, i));
   });
   host.addStubdom(99, 199);
   await until(() => guests.every((_, i) => daemon.get(`${helperHome}/${100 + i}/answer`) !== undefined));
@@ -407,7 +407,7 @@ test("twenty stub domains save at once, one floods: the helper asks less than tw
   flooding = false;
   await flood;
   hostile.close();
-  for (const [i] of guests.entries()) expect(saved(200 + i)).toEqual(randomBytes(60_000, i));
+  for (const [i] of guests.entries()) expect(saved(200 + i)).toEqual(qemuState(60_000, i));
   expect(host.loops).toEqual([]);
   console.log(`dom0 asked ${quiet} times, under ${written} hostile writes ${flooded} times`);
   expect(flooded).toBeLessThan(2 * quiet);
@@ -430,7 +430,7 @@ test("a stub domain that asks again and again fills no log", async () => {
 }, 60_000);
 
 test("killed at every step, on either side: no half state, no leak, and the next save works", async () => {
-  const state = randomBytes(20_000, 1);
+  const state = qemuState(20_000, 1);
   // One save, to learn the steps; each name's first and last occurrence are where to kill.
   const learn = await startHelper();
   host.addStubdom(5, 4);

@@ -80,3 +80,10 @@ export async function readState(
   await reader.read((part) => void parts.push(Buffer.from(part)));
   return new Uint8Array(Buffer.concat(parts));
 }
+
+/** A state that begins as QEMU's do. */
+export function qemuState(size: number, seed: number): Uint8Array {
+  const state = randomBytes(size, seed);
+  state.set([0x51, 0x45, 0x56, 0x4d]);
+  return state;
+}

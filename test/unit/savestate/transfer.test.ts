@@ -9,7 +9,7 @@ import { StateSums } from "../../../agent/savestate/tail.ts";
 import { FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 import { xxh64 } from "../../fakes/xxh64.ts";
-import { randomBytes } from "./support.ts";
+import { qemuState, randomBytes } from "./support.ts";
 
 const S = 5;
 const T = 4;
@@ -50,13 +50,6 @@ function stubdom() {
     process,
     context: { platform: process.platform, xenstore: process.connect(), log, domid: S, target: T },
   };
-}
-
-/** A state that begins as QEMU's do. */
-function qemuState(size: number, seed: number): Uint8Array {
-  const state = randomBytes(size, seed);
-  state.set([0x51, 0x45, 0x56, 0x4d]);
-  return state;
 }
 
 async function fed(guest: ReturnType<typeof stubdom>, incoming: Incoming): Promise<Uint8Array> {
