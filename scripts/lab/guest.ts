@@ -109,11 +109,11 @@ export async function createGuest(host: XenHost, options: GuestOptions): Promise
 }
 
 /**
- * What libxl says of programs of its own in dom0, a QEMU for the stub domain and a proxy, that have not come up in a
- * minute; before they have, it does not let the stub domain run (tools/libs/light/libxl_dm.c). What it says of one that
- * has run and does not say `running` in its 30 s is "Stubdom 2 for 1 startup: startup timed out".
+ * What libxl says of programs of its own in dom0 that have not come up in time, a QEMU for the stub domain, a proxy, the hotplug
+ * scripts of its disks and NICs; before they have, it does not let the stub domain run (tools/libs/light/libxl_dm.c). What it
+ * says of one that has run and does not say `running` in its 30 s is "Stubdom 2 for 1 startup: startup timed out".
  */
-const dom0TooSlow = /device model.*: startup timed out/;
+const dom0TooSlow = /device model.*: startup timed out|stubdom_pvqemu_cb: .*error connecting/;
 
 /** Creates a guest, and once more if libxl gave up before its stub domain had run: the wait was dom0's, on a slow machine. */
 async function createPatiently(host: XenHost, options: GuestOptions): Promise<Guest> {
