@@ -168,11 +168,14 @@ static int write_rows(struct pixels *p, const uint8_t *from, int32_t rows)
 
 int pixels_draw(struct pixels *p)
 {
-    size_t row_size = (size_t)p->plan.rect_width * pixel_size;
-    int whole = p->plan.rect_width >= p->plan.source_width;
-    size_t cost = whole || row_size > pixels_row_cost ? row_size : pixels_row_cost;
+    const struct pixels_plan *q = &p->plan;
+    size_t row_size = (size_t)q->rect_width * pixel_size;
+    /* What a row costs, as write_rows() writes it. */
+    int whole = q->rect_x == 0 && q->rect_width >= q->source_width;
+    size_t least = whole ? (size_t)q->stride : pixels_row_cost;
+    size_t cost = row_size > least ? row_size : least;
 
-    while (p->row < p->plan.rect_height) {
+    while (p->row < q->rect_height) {
         if (p->spent >= pixels_budget) {
             p->spent = 0;
             return pixels_more;
@@ -187,7 +190,7 @@ int pixels_draw(struct pixels *p)
             continue;
         }
         int32_t affordable = (pixels_budget - p->spent + cost - 1) / cost;
-        int32_t rows = min(min((int32_t)ready, affordable), p->plan.rect_height - p->row);
+        int32_t rows = min(min((int32_t)ready, affordable), q->rect_height - p->row);
         int failed = write_rows(p, p->buffer + p->start, rows);
         if (failed)
             return failed;

@@ -318,11 +318,20 @@ export const framebufferTests: Record<string, Group> = {
       const [a, b] = list(native.socketPair());
       const pixels = open(a);
       const fd = freshFile();
-      const side = { sourceWidth: 8, sourceHeight: 1024, width: 8, height: 1024, w: 1, h: 1024 };
-      const plan = { ...plain(fd), ...side, size: 32 * 1024 };
-      const picture = new Uint8Array(1024 * PIXEL);
+      const side = { sourceWidth: 8, sourceHeight: 1024, width: 8, height: 1024, h: 1024 };
+      const narrow = { ...plain(fd), ...side, w: 1, size: 32 * 1024 };
+      // One that is as wide as the screen, and shifted; and a narrow screen in a wide framebuffer, its bars written too.
+      const shifted = { ...narrow, sourceWidth: 2, width: 2, x: 1, w: 2 };
+      const barred = { ...narrow, sourceWidth: 1, width: 1, left: 512, stride: 4096, size: 4096 * 1024 };
       // 256 rows of a write each are a turn, however much more there is, and whichever picture they are of.
-      for (const turns of [3, 4, 4]) {
+      for (const [turns, plan] of [
+        [3, narrow],
+        [4, narrow],
+        [4, shifted],
+        [4, barred],
+        [4, narrow],
+      ] as const) {
+        const picture = new Uint8Array(plan.w * plan.h * PIXEL);
         for (let sent = 0; sent < picture.length; ) sent += done(native.write(b, picture.subarray(sent)));
         equal(native.pixelsBegin(pixels, encode(plan)), 0);
         for (let n = 0; n < turns; n++) equal(native.pixelsDraw(pixels), MORE);
