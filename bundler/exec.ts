@@ -114,6 +114,17 @@ export async function capture(
   return Buffer.concat(out).toString();
 }
 
+/** All that a child with a group of its own has started; one that has ended is left alone. */
+export function signalGroup({ pid, exitCode, signalCode }: ChildProcess, signal: number): void {
+  if (pid === undefined || exitCode !== null || signalCode !== null) return;
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    // It has ended, and nobody has told us yet.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
 /** Removes directories with all that is in them; Node's own way takes minutes for a source tree. */
 export async function removeTrees(...directories: readonly string[]): Promise<void> {
   await capture(["rm", "-rf", "--", ...directories]);

@@ -11,8 +11,8 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { basename } from "node:path";
 import { createInterface } from "node:readline";
+import { signalGroup } from "../bundler/exec.ts";
 import { emulatorFaults } from "./lab/emulator-faults.ts";
-import { signalGroup } from "./lab/local.ts";
 
 interface Counts {
   passed: number;

@@ -8,7 +8,7 @@
  *         HostCrash          Xen or dom0 panicked for another reason, or QEMU exited
  *         HostStall          nothing was heard from dom0 for too long
  *       RemoteFailure        a command in dom0 ended with another status than 0
- *       CreateFailure        `xl create` failed; `stubdomLog` is what the stub domain had said by then
+ *       CreateFailure        `xl create` failed
  *       Timeout              a command or an awaited line took too long; the host itself answers
  */
 
@@ -55,13 +55,6 @@ export class RemoteFailure extends LabError {
 
 export class CreateFailure extends LabError {
   override readonly name = "CreateFailure";
-
-  constructor(
-    message: string,
-    readonly stubdomLog: string,
-  ) {
-    super(message);
-  }
 }
 
 export class Timeout extends LabError {

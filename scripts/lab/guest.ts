@@ -100,7 +100,6 @@ export async function createGuest(host: XenHost, options: GuestOptions): Promise
     const log = await dmLog(host, options.name);
     throw new CreateFailure(
       `${error.message}\n${emulatorSays(host)}/var/log/xen/qemu-dm-${options.name}.log:\n${log}`,
-      log,
     );
   }
   // MiniOS has no settings of ours, but is a stub domain as well.

@@ -1,7 +1,8 @@
 /** This machine's own Xen: dom0 is here. For measuring on real hardware; needs root. */
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import { signalGroup } from "../../bundler/exec.ts";
 import { DATA, EOF, EXIT, type OpenOptions, RemoteProcess, SIGNAL, STDERR, STDOUT } from "./channel.ts";
 import { LabError } from "./errors.ts";
 import { XenHost } from "./xen-host.ts";
@@ -64,17 +65,6 @@ export class LocalHost extends XenHost {
 
   override async stop(): Promise<void> {
     for (const running of this.#running) running.kill(15);
-  }
-}
-
-/** All that a child with a group of its own has started; one that has ended is left alone. */
-export function signalGroup({ pid, exitCode, signalCode }: ChildProcess, signal: number): void {
-  if (pid === undefined || exitCode !== null || signalCode !== null) return;
-  try {
-    process.kill(-pid, signal);
-  } catch (error) {
-    // It has ended, and nobody has told us yet.
-    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
 }
 

@@ -103,3 +103,8 @@ export class RealClock implements Clock {
 export function settle(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
+
+/** As many turns as it takes where a store in memory is asked, and nothing has a timer. */
+export async function quiet(): Promise<void> {
+  for (let turn = 0; turn < 60; turn++) await settle();
+}

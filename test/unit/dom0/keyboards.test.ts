@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { UnservedKeyboards } from "../../../agent/dom0/keyboards.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
-import { settle } from "../../fakes/clock.ts";
+import { quiet } from "../../fakes/clock.ts";
 import { FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 
@@ -21,11 +21,6 @@ afterEach(() => {
   keyboards.stop();
   host.stop();
 });
-
-/** As many turns as it takes: the store is in memory, and nothing here has a timer. */
-async function quiet(): Promise<void> {
-  for (let turn = 0; turn < 60; turn++) await settle();
-}
 
 test("those that wait for a backend are closed, whenever they come, and no other domain's", async () => {
   daemon.set(state(0), "1");

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { PciList } from "../../../agent/dom0/pci-list.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
-import { settle } from "../../fakes/clock.ts";
+import { quiet } from "../../fakes/clock.ts";
 import { FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 
@@ -22,11 +22,6 @@ afterEach(() => {
   list.stop();
   host.stop();
 });
-
-/** As many turns as it takes: the store is in memory, and nothing here has a timer. */
-async function quiet(): Promise<void> {
-  for (let turn = 0; turn < 60; turn++) await settle();
-}
 
 /** As libxl and xen-pciback leave it. */
 function assign(directory: string, position: number, address: string, state = "3"): void {

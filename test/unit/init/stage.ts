@@ -394,6 +394,8 @@ export class Stage {
 
   #spawn(spawned: SpawnOptions): number {
     this.spawned.push(spawned);
+    // Later it would be QEMU's to say what the device's name stands for.
+    if (!this.vchans.held) throw new Error("QEMU is started before the way to xenstored is held");
     if (this.options.missing) throw new SystemError("ENOENT", "spawn", decodeText(argument(spawned, 0)));
     const [, output, , monitor] = spawned.descriptors;
     this.#output = this.kernel.inherit(output ?? -1);

@@ -3,6 +3,7 @@ import { Helper } from "../../../agent/dom0/helper.ts";
 import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settings.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
 import { answerNode, requestNode } from "../../../agent/savestate/protocol.ts";
+import { saveThroughFifo } from "../../../agent/savestate/qemu-output.ts";
 import { type Incoming, openIncoming } from "../../../agent/savestate/restore.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
 import { StateSums } from "../../../agent/savestate/tail.ts";
@@ -195,6 +196,28 @@ test("what is no state of QEMU's is not taken for a guest that was saved", async
   const nothing = new StateSaver(empty.context, new FakeSavingQemu(empty.process, new Uint8Array(0)));
   await expect(nothing.handler({})).rejects.toThrow("wrote nothing");
   expect(host.file(`/var/lib/xen/qemu-save.${T}`)).toBeUndefined();
+});
+
+test("where the state goes never answers: given up with QEMU's command", async () => {
+  const { process } = stubdom();
+  const qemu = new FakeSavingQemu(process, qemuState(1000, 7));
+  let stuck = () => {};
+  const given = new Promise<void>((resolve) => {
+    stuck = resolve;
+  });
+  const sink = {
+    room: new Uint8Array(4096),
+    filled: () => {
+      stuck();
+      return new Promise<void>(() => {});
+    },
+  };
+  const execute = async (...command: Parameters<typeof qemu.execute>) => {
+    await qemu.execute(...command);
+    await given;
+    throw new Error("no answer in time");
+  };
+  await expect(saveThroughFifo(process.platform, { execute }, {}, sink)).rejects.toThrow("no answer in time");
 });
 
 test("console 1 carries one state only", async () => {
