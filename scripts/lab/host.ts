@@ -35,7 +35,7 @@ export interface HostOptions extends MachineOptions {
   readonly emulator?: Dom0Release;
   /**
    * Go on from the state of a host that had just booted, saved once in the cache, instead of booting: 5 s, not 25. For a
-   * machine with `qemuArgs` or that counts instructions, which saved states are not made for, nothing changes.
+   * machine with `qemuArgs`, which saved states are not made for, nothing changes.
    */
   readonly saved?: boolean;
   /** Where logs go; by default a new directory that `stop` removes unless the host failed. */
@@ -139,7 +139,7 @@ export class LabHost extends XenHost {
     const release = options.dom0 ?? "trixie";
     const [tools, image] = [await emulatorTools(options.emulator ?? release), await dom0Image(release)];
     // A saved state fits the same machine only; one that exists for one test's sake is not worth saving.
-    const common = options.saved === true && !options.deterministic && options.qemuArgs === undefined;
+    const common = options.saved === true && options.qemuArgs === undefined;
     const saved = common ? await savedHost(options, tools, image) : undefined;
     const host = await LabHost.#launch(options, tools, image, saved);
     host.bootTime = Date.now() - started;

@@ -18,7 +18,7 @@ afterAll(async () => {
 });
 
 describe("plain xl create", () => {
-  const times = rounds(3, 20);
+  const times = rounds(2, 20);
   it(`succeeds ${times} times of ${times}, far from libxl's 30 s`, async () => {
     const running: number[] = [];
     const returned: number[] = [];
@@ -79,7 +79,7 @@ function ratioOf({ ours, script }: { ours: number[]; script: number[] }, unit: s
 describe("PID 1's own share of the boot", () => {
   // Here a nanosecond is an instruction, of whichever domain.
   it("is at most a fifth of what a shell script takes for the same steps, counted in instructions of the whole host", async () => {
-    const counting = await LabHost.start({ deterministic: true, vcpus: 1 });
+    const counting = await LabHost.start({ deterministic: true, vcpus: 1, saved: true });
     try {
       const shares = await bootShare(counting, rounds(1, 3));
       expect(ratioOf(shares, "million instructions")).toBeLessThanOrEqual(0.2);

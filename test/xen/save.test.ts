@@ -136,17 +136,20 @@ function drawingDisk(): string {
   return file;
 }
 
-it("a state of the Cirrus card that no QEMU could read back: xl fails, the guest goes on", async () => {
-  const options = { name: "drawing", images: { hda: drawingDisk() }, extra: { vga: "cirrus" } };
-  const drawing = await bootGuest(host, options, "guest: drawing", 120);
-  onTestFinished(() => drawing.destroy());
-  await expect(host.run("xl save drawing /root/drawing.state", { timeout: 300 })).rejects.toThrow(
-    /exit status/,
-  );
-  expect(await drawing.qemuDmLog()).toMatch(/xen-save-devices-state: .* no QEMU could restore that/);
-  const { stdout } = await host.run(["xl", "qemu-monitor-command", "drawing", "info status"]);
-  expect(stdout).toContain("running");
-});
+it.runIf(full)(
+  "a state of the Cirrus card that no QEMU could read back: xl fails, the guest goes on",
+  async () => {
+    const options = { name: "drawing", images: { hda: drawingDisk() }, extra: { vga: "cirrus" } };
+    const drawing = await bootGuest(host, options, "guest: drawing", 120);
+    onTestFinished(() => drawing.destroy());
+    await expect(host.run("xl save drawing /root/drawing.state", { timeout: 300 })).rejects.toThrow(
+      /exit status/,
+    );
+    expect(await drawing.qemuDmLog()).toMatch(/xen-save-devices-state: .* no QEMU could restore that/);
+    const { stdout } = await host.run(["xl", "qemu-monitor-command", "drawing", "info status"]);
+    expect(stdout).toContain("running");
+  },
+);
 
 describe("over the state disk", () => {
   it("a checkpoint: the guest goes on", async () => {
@@ -209,19 +212,21 @@ describe("over the state disk", () => {
 
 // The stub domain is a new one: in one life, console 1 serves one attempt.
 describe("without the helper", () => {
-  it("over the consoles, and back; a state of before, changed by one bit, is refused, and the guest not started", async () => {
-    // What was saved over the state disk. QEMU's part lies near the end of libxl's stream, as it is: one bit in its middle.
-    const harm =
-      'd = bytearray(open("/root/state", "rb").read()); n = d.rindex(b"QEVM") + 100000; d[n] = d[n] ^ 1';
-    await host.run(["python3", "-c", `${harm}; open("/root/harmed", "wb").write(d)`]);
+  it(`over the consoles, and back${full ? "; a state of before, changed by one bit, is refused, and the guest not started" : ""}`, async () => {
     await stopHelper(host);
     onTestFinished(() => startHelper(host));
     await save("/root/console");
-    await startHelper(host);
-    await expect(restore("/root/harmed")).rejects.toThrow(/exit status/);
-    expect(await guest.qemuDmLog()).toMatch(/state refused, byte 65536: the checksum up to byte 131072 is/);
-    expect(await guest.qemuDmLog()).not.toMatch(/QEMU started/);
-    await stopHelper(host);
+    if (full) {
+      // What was saved over the state disk. QEMU's part lies near the end of libxl's stream, as it is: one bit in its middle.
+      const harm =
+        'd = bytearray(open("/root/state", "rb").read()); n = d.rindex(b"QEVM") + 100000; d[n] = d[n] ^ 1';
+      await host.run(["python3", "-c", `${harm}; open("/root/harmed", "wb").write(d)`]);
+      await startHelper(host);
+      await expect(restore("/root/harmed")).rejects.toThrow(/exit status/);
+      expect(await guest.qemuDmLog()).toMatch(/state refused, byte 65536: the checksum up to byte 131072 is/);
+      expect(await guest.qemuDmLog()).not.toMatch(/QEMU started/);
+      await stopHelper(host);
+    }
     await restore("/root/console");
     await expectWorking(guest);
     const log = await guest.qemuDmLog();

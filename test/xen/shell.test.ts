@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bootGuest, createGuest, type Guest, xenstoreRead } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
-import { inStubdom, mostResident, withShell } from "./support.ts";
+import { full, inStubdom, mostResident, withShell } from "./support.ts";
 
 let host: LabHost;
 
@@ -123,47 +123,50 @@ describe("a stub domain with its debug shell", () => {
   });
 });
 
-it("a stub domain that was told to takes its guest along, and on_crash= acts; one that is shut down does not", async () => {
-  const guest = await createGuest(host, {
-    name: "along",
-    images: { hda: 1 },
-    stubdom: { cmdline: `${withShell.cmdline} stubdom.crash_guest=1` },
-    extra: { on_crash: "restart" },
-  });
-  const [before, { "qemu/pid": pid }] = [await guest.domid(), await guest.agent()];
-  await inStubdom(guest, `kill -KILL ${pid}; sleep 5`, 8).catch(() => "");
-  try {
-    // Its second life, whole: xl waits for the end of it. One that is being made is given up when its stub domain goes.
-    const waitedFor = async () => {
+it.runIf(full)(
+  "a stub domain that was told to takes its guest along, and on_crash= acts; one that is shut down does not",
+  async () => {
+    const guest = await createGuest(host, {
+      name: "along",
+      images: { hda: 1 },
+      stubdom: { cmdline: `${withShell.cmdline} stubdom.crash_guest=1` },
+      extra: { on_crash: "restart" },
+    });
+    const [before, { "qemu/pid": pid }] = [await guest.domid(), await guest.agent()];
+    await inStubdom(guest, `kill -KILL ${pid}; sleep 5`, 8).catch(() => "");
+    try {
+      // Its second life, whole: xl waits for the end of it. One that is being made is given up when its stub domain goes.
+      const waitedFor = async () => {
+        const { stdout } = await host.run("cat /var/log/xen/xl-along.log");
+        return Number([...stdout.matchAll(/Waiting for domain along \(domid (\d+)\)/g)].at(-1)?.[1]);
+      };
+      await expect.poll(waitedFor, { timeout: 300_000, interval: 1000 }).toBeGreaterThan(before);
       const { stdout } = await host.run("cat /var/log/xen/xl-along.log");
-      return Number([...stdout.matchAll(/Waiting for domain along \(domid (\d+)\)/g)].at(-1)?.[1]);
-    };
-    await expect.poll(waitedFor, { timeout: 300_000, interval: 1000 }).toBeGreaterThan(before);
-    const { stdout } = await host.run("cat /var/log/xen/xl-along.log");
-    expect(stdout).toMatch(/reason code 3 [\s\S]*is restart/);
+      expect(stdout).toMatch(/reason code 3 [\s\S]*is restart/);
 
-    // control/shutdown: Linux says that it has heard, and process 1 does the rest.
-    const second = [await guest.domid(), await guest.stubdomId()];
-    // A QEMU that is asked for something as it ends powers its guest off: this one asks for nothing.
-    await host.run(["xl", "pause", "along"]);
-    await host.run(["xl", "shutdown", "along-dm"]);
-    // Reason poweroff: with another one there is a letter behind the s.
-    const state = () => host.run(`xl list | awk '$1 == "along-dm" { print $5 }'`);
-    await expect
-      .poll(async () => (await state()).stdout.trim(), { timeout: 60_000, interval: 1000 })
-      .toBe("---s--");
-    expect(await xenstoreRead(host, `/local/domain/${second[1]}/control/shutdown`)).toBe("");
-    expect(await guest.agent()).toMatchObject({ phase: "ended", "qemu/exit": "0" });
-    const log = await guest.qemuDmLog();
-    expect(log).toMatch(/SIGUSR2: shutting down/);
-    expect(log).not.toMatch(/ error /);
-    expect([await guest.domid(), await guest.stubdomId()]).toEqual(second);
-  } finally {
-    await guest.destroy();
-  }
-});
+      // control/shutdown: Linux says that it has heard, and process 1 does the rest.
+      const second = [await guest.domid(), await guest.stubdomId()];
+      // A QEMU that is asked for something as it ends powers its guest off: this one asks for nothing.
+      await host.run(["xl", "pause", "along"]);
+      await host.run(["xl", "shutdown", "along-dm"]);
+      // Reason poweroff: with another one there is a letter behind the s.
+      const state = () => host.run(`xl list | awk '$1 == "along-dm" { print $5 }'`);
+      await expect
+        .poll(async () => (await state()).stdout.trim(), { timeout: 60_000, interval: 1000 })
+        .toBe("---s--");
+      expect(await xenstoreRead(host, `/local/domain/${second[1]}/control/shutdown`)).toBe("");
+      expect(await guest.agent()).toMatchObject({ phase: "ended", "qemu/exit": "0" });
+      const log = await guest.qemuDmLog();
+      expect(log).toMatch(/SIGUSR2: shutting down/);
+      expect(log).not.toMatch(/ error /);
+      expect([await guest.domid(), await guest.stubdomId()]).toEqual(second);
+    } finally {
+      await guest.destroy();
+    }
+  },
+);
 
-it("a stub domain ends though xenstored hangs, and the log has said why", async () => {
+it.runIf(full)("a stub domain ends though xenstored hangs, and the log has said why", async () => {
   const guest = await createGuest(host, {
     name: "stuck",
     images: { hda: 1 },
