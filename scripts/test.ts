@@ -222,10 +222,19 @@ async function runVitest(
 async function main(args: readonly string[]): Promise<number> {
   const names = args.filter((arg) => arg !== "--full");
   if (args.length > names.length) process.env.LINUX_STUBDOM_FULL = "1";
-  const unknown = names.filter((name) => !stages.flat().some((part) => part.name === name));
+  const parts = stages.flat();
+  const list = parts.map(({ name, what }) => `  ${name.padEnd(8)} ${what}`).join("\n");
+  if (names.includes("--help")) {
+    console.log(
+      `usage: scripts/test [--full] [PART...]\n\nAll parts, in order of cost, or those that are named:\n${list}\n\n--full: on the emulated host as many rounds as are promised, which takes hours`,
+    );
+    return 0;
+  }
+  const unknown = names.filter((name) => !parts.some((part) => part.name === name));
   if (unknown.length > 0) {
-    for (const { name, what } of stages.flat()) console.error(`  ${name.padEnd(8)} ${what}`);
-    console.error(`scripts/test: no part ${unknown.join(", ")}; name any of the above, or none for all`);
+    console.error(
+      `${list}\nscripts/test: no part ${unknown.join(", ")}; name any of the above, or none for all`,
+    );
     return 2;
   }
   mkdirSync(results, { recursive: true });
