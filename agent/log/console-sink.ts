@@ -6,8 +6,10 @@ import type { LogSink } from "./log.ts";
 const queueLimit = 64 * 1024;
 
 /**
- * Lines to a non-blocking terminal. Where the console's backend stalls, lines wait in a bounded queue and
- * the surplus is dropped and counted: a log that nobody reads must not stop PID 1.
+ * Lines to a non-blocking terminal. One that takes no more has lines wait in a bounded queue, and the surplus is dropped and
+ * counted: a log that nobody reads must not stop PID 1. Xen's PV console is no such terminal: where its backend reads no more,
+ * Linux waits for room in the ring, and the whole domain with it (domU_write_console() in drivers/tty/hvc/hvc_xen.c). From
+ * what cannot be helped here, Xen's watchdog saves a domain that is to end: `endWithin`.
  */
 export class ConsoleSink implements LogSink {
   readonly #queue: Uint8Array[] = [];

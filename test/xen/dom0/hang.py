@@ -1,8 +1,9 @@
-"""Xenstored stands still, and what Xen says of a domain meanwhile: xl would ask xenstored for its name.
+"""A daemon of dom0's stands still, and what Xen says of a domain meanwhile: xl would ask xenstored for its name.
 
-    hang.py DOMID LOG WORD SECONDS     stops xenstored once the file has the word, and lets it go on when the domain has
-                                       shut down, or after so many seconds. Prints what the domain is at both times:
-                                       "running", "gone", or "shut down" and Xen's number of the reason
+    hang.py DAEMON DOMID LOG WORD SECONDS     stops the daemon (a pattern for pgrep) once the file has the word, and lets it
+                                              go on when the domain has shut down, or after so many seconds. Prints what
+                                              the domain is at both times: "running", "gone", or "shut down" and Xen's
+                                              number of the reason
 """
 
 import ctypes
@@ -36,12 +37,12 @@ def said(log, word):
         return word in file.read()
 
 
-def main(domid, log, word, seconds):
+def main(daemon, domid, log, word, seconds):
     xen, domid = Xen(), int(domid)
-    xenstored = int(subprocess.check_output(["pgrep", "-x", "xenstored|oxenstored"]))
+    pid = int(subprocess.check_output(["pgrep", "-x", daemon]))
     while not said(log, word):
         time.sleep(0.2)
-    os.kill(xenstored, signal.SIGSTOP)
+    os.kill(pid, signal.SIGSTOP)
     try:
         print(xen.state(domid), flush=True)
         deadline = time.monotonic() + float(seconds)
@@ -49,7 +50,7 @@ def main(domid, log, word, seconds):
             time.sleep(0.5)
         print(xen.state(domid), flush=True)
     finally:
-        os.kill(xenstored, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
 
 
 main(*sys.argv[1:])
