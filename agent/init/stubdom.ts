@@ -371,18 +371,18 @@ export class Stubdom {
     this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
     if (this.#ending) return;
     if (code !== 0) return this.fail(ended);
-    if (this.#phases.current !== "running") {
-      return this.fail(
-        new BootError(
-          `${ended.message}, before it answered on QMP`,
-          "take out of device_model_args_hvm= what has QEMU print something and exit",
-        ),
-      );
-    }
-    this.#end(endsWithin.well);
-    this.log.info({}, `${ended.message}: nothing is left to do`);
-    this.#report?.write("phase", "ended");
-    await this.#powerOff("poweroff");
+    // Not the guest's end either: libxl always gives -no-shutdown, with which QEMU stays.
+    const [when, remedy] =
+      this.#phases.current === "running"
+        ? [
+            "while the guest runs",
+            "someone ended it, by SIGTERM or QMP's quit, or the guest has broken into it; restart the guest",
+          ]
+        : [
+            "before it answered on QMP",
+            "take out of device_model_args_hvm= what has QEMU print something and exit",
+          ];
+    return this.fail(new BootError(`${ended.message}, ${when}`, remedy));
   }
 
   /** SIGUSR2, SIGUSR1 and SIGTERM are what poweroff, halt and reboot send; Linux runs the first on `xl shutdown`. */
