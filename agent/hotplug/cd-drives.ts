@@ -242,8 +242,11 @@ class Drive {
       error instanceof SystemError
         ? "; see dom0's kernel log about the image"
         : "; xl gives up after 40 s: then eject and insert again";
+    const before = this.#complaint;
     this.#complaint = `CD drive device/vbd/${this.id}: no new medium for the guest: ${reason}${remedy}`;
     this.context.complain(this.#complaint);
+    // Only the last is the matter, and it alone is withdrawn later.
+    if (before !== undefined && before !== this.#complaint) this.context.withdraw(before);
   }
 }
 

@@ -456,7 +456,9 @@ export class Stubdom {
     // What follows from the end must not hide its reason.
     if (this.#ending) return;
     this.log[level]({}, text);
-    if (!this.#told.some((each) => each.text === text)) this.#told.push({ text, lasting: level === "error" });
+    const place = this.#told.findIndex((each) => each.text === text);
+    if (place >= 0) this.#told.splice(place, 1);
+    this.#told.push({ text, lasting: level === "error" });
     if (this.#told.length > mostTold) this.#told.shift();
     this.#report?.write("error", text);
     this.#report?.release();

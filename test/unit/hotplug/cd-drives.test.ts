@@ -282,6 +282,20 @@ test("a medium that cannot be opened is named with what to do", async () => {
   ]);
 });
 
+test("a second fault takes the place of the first, and the next medium withdraws it", async () => {
+  await attach("/iso/a");
+  await follow([devid]);
+  unreadable = true;
+  await change("/iso/b");
+  unreadable = false;
+  qemu.refusal = { command: "add-fd", error: new QmpCommandError("add-fd", "GenericError", "No") };
+  await change("/iso/c");
+  expect(complaints).toHaveLength(2);
+  expect(lines).toEqual([`come: ${complaints[0]}`]);
+  await change("/iso/d");
+  expect(lines.slice(1, -1)).toEqual([`come: ${complaints[1]}`]);
+});
+
 test("a QEMU that refuses keeps no descriptor of ours open", async () => {
   await attach("/iso/a");
   await follow([devid]);
