@@ -373,6 +373,10 @@ export class Stage {
         terminalRaw() {},
         kernelEvents: () => pci.sockets.kernelEvents(),
       },
+      storage: {
+        openNoFollow: (path) => this.#other(path),
+        deviceNumber: () => ({ major: 202, minor: 0 }),
+      },
       processes: {
         spawn: (spawned) => this.#spawn(spawned),
         executedAt: () => this.clock.now(),
