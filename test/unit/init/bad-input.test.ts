@@ -206,6 +206,12 @@ describe("devices", () => {
     expect(stage.of("warn")).toEqual([]);
   });
 
+  test("beside what QEMU cannot have here is not waited for: refused at once", async () => {
+    const stage = spoilt(() => {}, { dead: ["vbd/768"], moreArguments: ["-kernel", "/boot/vmlinuz"] });
+    await expectCrash(stage, 0, /dm-argv\/\d+ -kernel .*boot from a disk/);
+    expect([stage.of("warn"), stage.spawned]).toEqual([[], []]);
+  });
+
   // Linux reads it; it is looked at where the device does not come up.
   for (const [value, says] of [
     ["", /device\/vbd\/768\/backend holds ""/],
