@@ -1,14 +1,12 @@
 import type { BlockFrontend } from "../frontends/block.ts";
 import type { Frontends } from "../frontends/discover.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
-import type { DmArguments } from "../qemu/dm-argv.ts";
+import { type DmArguments, serialPorts } from "../qemu/dm-argv.ts";
 import { stateDevice } from "../savestate/state-device.ts";
 import { BootError } from "./errors.ts";
 
 /** IDE's; libxl gives CD drives no other place, and leaves out those behind the fifth. */
 const cdDrives = 4;
-/** MAX_ISA_SERIAL_PORTS of QEMU's hw/char/serial-isa.c. */
-const serialPorts = 4;
 
 /**
  * The frontends without which QEMU cannot be started with these arguments: what it opens by name, and the
@@ -76,14 +74,12 @@ export function unemulatedDisks(found: Frontends, dm: DmArguments): string[] {
   );
 }
 
-/** What the log says about serial ports beyond those that a PC has: QEMU takes the rest of the list without a word. */
+/** What the log says about serial ports beyond those that a PC has: QEMU would take the rest of the list without a word. */
 export function unemulatedSerials(dm: DmArguments): string[] {
-  return dm.serials
-    .slice(serialPorts)
-    .map(
-      (device) =>
-        `${device} is no serial port of the guest's: QEMU has ${serialPorts} of them; shorten serial= in the guest's configuration`,
-    );
+  return dm.surplusSerials.map(
+    (device) =>
+      `${device} is no serial port of the guest's: QEMU has ${serialPorts} of them; shorten serial= in the guest's configuration`,
+  );
 }
 
 function present<T extends Frontend>(frontend: T | undefined, what: string, instead: string): T {

@@ -212,6 +212,24 @@ describe("devices", () => {
     expect([stage.of("warn"), stage.spawned]).toEqual([[], []]);
   });
 
+  test("serial ports that QEMU does not have are named, and neither waited for nor opened", async () => {
+    const numbers = [3, 4, 5, 6, 7, 8];
+    const stage = new Stage({ moreArguments: numbers.slice(1).flatMap((n) => ["-serial", `/dev/hvc${n}`]) });
+    for (const n of numbers) {
+      if (n < 7) stage.files.put(`/dev/hvc${n}`, "");
+      const { stubdom } = stage.captured;
+      const nodes = { backend: `/local/domain/0/backend/console/${stubdom}/${n}`, state: n < 7 ? "4" : "1" };
+      for (const [name, value] of Object.entries(nodes))
+        stage.daemon.set(`${stage.home}/device/console/${n}/${name}`, value, stubdom);
+    }
+    await stage.running();
+    expect(stage.of("warn")).toEqual([
+      expect.stringMatching(/^\/dev\/hvc7 is no serial port of the guest's/),
+      expect.stringMatching(/^\/dev\/hvc8 is no serial port of the guest's/),
+    ]);
+    expect([stage.of("error"), stage.clock.pending]).toEqual([[], 0]);
+  });
+
   // Linux reads it; it is looked at where the device does not come up.
   for (const [value, says] of [
     ["", /device\/vbd\/768\/backend holds ""/],
