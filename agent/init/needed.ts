@@ -1,4 +1,4 @@
-import type { BlockFrontend } from "../frontends/block.ts";
+import { type BlockFrontend, linuxBlockName } from "../frontends/block.ts";
 import type { Frontends } from "../frontends/discover.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
 import { type DmArguments, serialPorts } from "../qemu/dm-argv.ts";
@@ -18,13 +18,15 @@ const cdDrives = 4;
  */
 export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
   refuseNamesakes(found.disks);
-  const disks = dm.disks.map((device) =>
-    present(
+  const disks = dm.disks.map((device) => {
+    const part = found.disks.find((disk) => disk.device !== device && wholeDisk(disk) === device);
+    return present(
       found.disks.find((disk) => disk.device === device),
       `disk ${device}`,
       `device/vbd holds ${list(found.disks)}`,
-    ),
-  );
+      part && `name the whole disk in disk=, ${part.vdev.replace(/[0-9]+$/, "")}, and not ${part.vdev}`,
+    );
+  });
   const nics = dm.nics.map(({ devid, mac }) =>
     present(
       found.nics.find((nic) => nic.id === devid),
@@ -40,6 +42,11 @@ export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
     ),
   );
   return [...disks, ...nics, ...serials].filter(({ awaited }) => awaited);
+}
+
+/** libxl names it in QEMU's arguments whatever part of it the guest's configuration names. */
+function wholeDisk({ virtualDevice }: BlockFrontend): string {
+  return `/dev/${linuxBlockName({ ...virtualDevice, partition: 0 })}`;
 }
 
 /**
@@ -82,11 +89,16 @@ export function unemulatedSerials(dm: DmArguments): string[] {
   );
 }
 
-function present<T extends Frontend>(frontend: T | undefined, what: string, instead: string): T {
+function present<T extends Frontend>(
+  frontend: T | undefined,
+  what: string,
+  instead: string,
+  remedy = "name devices in disk=, vif= and serial= of the guest's configuration, not in device_model_args_hvm",
+): T {
   if (frontend !== undefined) return frontend;
   throw new BootError(
     `QEMU's arguments name ${what}, which this stub domain was not given (${instead})`,
-    "name devices in disk=, vif= and serial= of the guest's configuration, not in device_model_args_hvm",
+    remedy,
   );
 }
 
