@@ -4,6 +4,8 @@
  */
 import type { Config } from "../config/fields.ts";
 import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
+import { NetlinkFormatError } from "../frontends/net/netlink.ts";
+import { RouteError } from "../frontends/net/route.ts";
 import type { Log } from "../log/log.ts";
 import type { Platform } from "../platform/port.ts";
 import { qemuCommandLine } from "../qemu/arguments.ts";
@@ -11,6 +13,7 @@ import type { DmArguments } from "../qemu/dm-argv.ts";
 import { type QemuProcess, spawnQemu } from "../qemu/spawn.ts";
 import type { Incoming } from "../savestate/restore.ts";
 import { screenArguments } from "../screen/arguments.ts";
+import { BootError } from "./errors.ts";
 
 const program = "/usr/bin/qemu-system-i386";
 /** Answers QEMU's questions for the time, most of them without a system call: bundler/clock/clock.c. */
@@ -61,7 +64,17 @@ export function prepareLaunch({ platform, log, dm, config, screen }: LaunchConte
   joiner?.prepare(dm.nics);
   return {
     argv,
-    joinNetworks: async () => joiner?.joinAll(dm.nics) ?? [],
+    async joinNetworks() {
+      try {
+        return (await joiner?.joinAll(dm.nics)) ?? [];
+      } catch (error) {
+        if (!(error instanceof RouteError || error instanceof NetlinkFormatError)) throw error;
+        throw new BootError(
+          `emulated NICs are not joined to the network: ${error.message}`,
+          "boot the image's own kernel, stubdom-linux-kernel, and see in dom0 whether the backend of each vif is up",
+        );
+      }
+    },
     launchQemu(joints, incoming) {
       const [ours, theirs] = platform.sockets.socketPair();
       const listener = platform.sockets.listenUnix(toolstackSocket);

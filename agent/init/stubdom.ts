@@ -255,8 +255,9 @@ export class Stubdom {
     // What is refused is not worth waiting for.
     const needed = Promise.all([dmArguments, preparing]).then(([dm]) => {
       this.#arguments = dm;
+      const all = neededFrontends(found, dm);
       for (const note of [...unemulatedDisks(found, dm), ...unemulatedSerials(dm)]) this.log.warn({}, note);
-      return neededFrontends(found, dm);
+      return all;
     });
     const likely = [...found.disks, ...found.nics, ...found.consoles].filter(({ awaited }) => awaited);
     const patience = configuring.then((config) => Math.min(config.lateNotice, config.frontendDeadline));

@@ -230,6 +230,13 @@ describe("devices", () => {
     expect([stage.of("error"), stage.clock.pending]).toEqual([[], 0]);
   });
 
+  test("a kernel that does not answer rtnetlink", async () => {
+    const stage = new Stage({ guest: "trixie-three-nics" });
+    stage.route.silent = true;
+    void stage.run();
+    await expectCrash(stage, 2000, /^emulated NICs .*: list network .*ETIMEDOUT/, /; boot the image's own/);
+  });
+
   // Linux reads it; it is looked at where the device does not come up.
   for (const [value, says] of [
     ["", /device\/vbd\/768\/backend holds ""/],
