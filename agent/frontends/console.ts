@@ -9,33 +9,22 @@
 import type { FileSystem } from "../platform/port.ts";
 import { XenstoreError } from "../xenstore/errors.ts";
 import type { Operations } from "../xenstore/operations.ts";
-import { BadNode } from "./errors.ts";
 import { backendRemedy, type Frontend, XenbusState } from "./xenbus.ts";
 
 export type ConsolePurpose = "log" | "save" | "restore" | "serial";
 
 /** Linux has eight hvc terminals (drivers/tty/hvc/hvc_console.h, HVC_ALLOC_TTY_ADAPTERS). */
-const lastConsole = 7;
+export const lastConsole = 7;
 
 export class ConsoleFrontend implements Frontend {
   readonly kind = "console";
   readonly essential = true;
 
-  /** @throws BadNode for a number that Linux has no terminal for */
   constructor(
     readonly id: number,
     /** Where dom0 sends what we write, `file:/var/log/xen/...`; `undefined` when nowhere, or not read. */
     readonly output?: string,
-  ) {
-    if (id > lastConsole) {
-      throw new BadNode(
-        this.path,
-        String(id),
-        `a console up to ${lastConsole}`,
-        `give the guest at most ${lastConsole - 2} serial ports`,
-      );
-    }
-  }
+  ) {}
 
   get path(): string {
     return this.id === 0 ? "console" : `device/console/${this.id}`;

@@ -12,7 +12,7 @@
  *     6  QMP blockdev-change-medium      to /dev/fdset/M as host_device; not to eject
  *
  * So a drive that comes back, empty or not, gets a set, in which QEMU alone holds the device: the agent's own
- * descriptor is closed at once. For an empty one, which may never connect, it is /dev/null, which nobody opens.
+ * descriptor is closed at once. For an empty one, which may never connect, it is a pipe, which nobody opens.
  * The medium of a drive at the start needs none: QEMU has opened it by its name.
  */
 import { type BlockFrontend, readCdDrive } from "../frontends/block.ts";
@@ -30,7 +30,7 @@ const directory = "device/vbd";
 const mostDrives = 128;
 
 export interface CdContext {
-  readonly platform: Pick<Platform, "files" | "descriptors" | "sockets">;
+  readonly platform: Pick<Platform, "files" | "descriptors" | "sockets" | "storage">;
   readonly store: XenstoreClient;
   readonly qmp: Qmp;
   readonly log: Logger;
@@ -173,25 +173,46 @@ class Drive {
   async #give(drive: BlockFrontend, incarnation: number): Promise<void> {
     const { platform, qmp, log } = this.context;
     if (!drive.empty && !(await this.#connected(drive))) return;
-    const device = drive.empty ? "/dev/null" : drive.device;
-    const identity = drive.empty ? "nothing" : `${device} ${diskSequence(platform.files, drive)}`;
+    const identity = drive.empty ? "nothing" : `${drive.device} ${diskSequence(platform.files, drive)}`;
     const old = await findSets(qmp, this.#opaque);
     if (incarnation !== this.#incarnation) return;
     // Two events for one device: the set may be in use already.
     if (old.length > 0 && this.#given === identity) return;
     for (const set of old) await removeSet(qmp, set);
-    // Whatever lies there by now: QEMU can put a FIFO in its place, which is waited for otherwise.
-    const fd = platform.descriptors.open(device, { access: "read", nonBlocking: true });
+    const fd = drive.empty ? this.#nothing() : this.#medium(drive);
     // Before the answer: without one QEMU may have it all the same.
     this.#given = identity;
     try {
       const set = await addSet(qmp, fd, this.#opaque);
-      const what = drive.empty ? "is empty" : `has a new medium on ${device}`;
+      const what = drive.empty ? "is empty" : `has a new medium on ${drive.device}`;
       if (this.#complaint !== undefined) this.context.withdraw(this.#complaint);
       this.#complaint = undefined;
       log.info({}, `${drive.label} ${what}: QEMU can open it as /dev/fdset/${set}`);
     } finally {
       platform.descriptors.close(fd);
+    }
+  }
+
+  /** No file of /dev, which QEMU could have replaced. */
+  #nothing(): number {
+    const [fd, other] = this.context.platform.sockets.pipe();
+    this.context.platform.descriptors.close(other);
+    return fd;
+  }
+
+  /**
+   * A block device and nothing else that lies there by now: QEMU can put a FIFO in its place, which is waited for otherwise,
+   * or a link to our memory, which we can read and it cannot.
+   */
+  #medium({ device }: BlockFrontend): number {
+    const { storage, descriptors } = this.context.platform;
+    const fd = storage.openNoFollow(device, { access: "read", nonBlocking: true });
+    try {
+      storage.deviceNumber(fd);
+      return fd;
+    } catch (error) {
+      descriptors.close(fd);
+      throw error;
     }
   }
 
@@ -238,12 +259,17 @@ class Drive {
   #failed(error: unknown): void {
     if (this.#stopped) return;
     const reason = error instanceof Error ? error.message : String(error);
-    const remedy =
-      error instanceof SystemError
+    const replaced = error instanceof SystemError && ["ELOOP", "ENOTBLK"].includes(error.code);
+    const remedy = replaced
+      ? "; QEMU has put it in the device's place, and cannot be trusted: restart the guest"
+      : error instanceof SystemError
         ? "; see dom0's kernel log about the image"
         : "; xl gives up after 40 s: then eject and insert again";
+    const before = this.#complaint;
     this.#complaint = `CD drive device/vbd/${this.id}: no new medium for the guest: ${reason}${remedy}`;
     this.context.complain(this.#complaint);
+    // Only the last is the matter, and it alone is withdrawn later.
+    if (before !== undefined && before !== this.#complaint) this.context.withdraw(before);
   }
 }
 

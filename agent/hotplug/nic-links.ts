@@ -171,19 +171,27 @@ class Link {
         `${this.label}: ${why}, the guest's emulated link goes down`,
       );
     }
-    await Promise.all([joint.tearDown(), this.#pullCable(netdev)]);
+    const [, pulled] = await Promise.all([joint.tearDown(), this.#pullCable(netdev)]);
+    // Where QEMU has let go of it, the guest has unplugged it.
+    if (why === undefined && pulled && !this.#stopped)
+      this.context.complain(
+        `${this.label}: our frontend is gone, as after \`xl network-detach\` of the stub domain, and the guest's emulated link is down; shut the guest down and start it again`,
+      );
   }
 
-  async #pullCable(netdev: string): Promise<void> {
+  /** Whether QEMU had it and took it down. */
+  async #pullCable(netdev: string): Promise<boolean> {
     try {
       await this.context.qmp.execute("set_link", { name: netdev, up: false });
+      return true;
     } catch (error) {
       // The guest has unplugged it, or QEMU has ended: then there is no link either.
-      if (error instanceof QmpCommandError && error.errorClass === "DeviceNotFound") return;
-      if (this.#stopped || error instanceof QmpConnectionClosed) return;
+      if (error instanceof QmpCommandError && error.errorClass === "DeviceNotFound") return false;
+      if (this.#stopped || error instanceof QmpConnectionClosed) return false;
       this.context.complain(
         `${this.label}: no frame passes any more, but the guest may still see a link: ${String(error)}; set it down in the guest`,
       );
+      return false;
     }
   }
 }

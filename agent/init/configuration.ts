@@ -15,6 +15,11 @@ export async function loadConfig(files: FileSystem, log: Logger): Promise<Config
   const [commandLine, ini] = [readText(files, "/proc/cmdline"), readText(files, iniFile)];
   const { config, warnings } = await resolveConfig(commandLine, ini);
   for (const { source, key, value, message } of warnings) log.warn({ source, key, value }, message);
+  if (config.diskAio === "native" && config.diskCache !== "none")
+    log.warn(
+      {},
+      `disk_aio=native does nothing beside disk_cache=${config.diskCache}, and threads serve the disks; write disk_cache=none as well, or leave it out`,
+    );
   return config;
 }
 

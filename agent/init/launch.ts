@@ -4,6 +4,8 @@
  */
 import type { Config } from "../config/fields.ts";
 import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
+import { NetlinkFormatError } from "../frontends/net/netlink.ts";
+import { RouteError } from "../frontends/net/route.ts";
 import type { Log } from "../log/log.ts";
 import type { Platform } from "../platform/port.ts";
 import { qemuCommandLine } from "../qemu/arguments.ts";
@@ -11,6 +13,7 @@ import type { DmArguments } from "../qemu/dm-argv.ts";
 import { type QemuProcess, spawnQemu } from "../qemu/spawn.ts";
 import type { Incoming } from "../savestate/restore.ts";
 import { screenArguments } from "../screen/arguments.ts";
+import { BootError } from "./errors.ts";
 
 const program = "/usr/bin/qemu-system-i386";
 /** Answers QEMU's questions for the time, most of them without a system call: bundler/clock/clock.c. */
@@ -27,59 +30,69 @@ export interface LaunchContext {
   readonly log: Log;
   readonly dm: DmArguments;
   readonly config: Config;
+  /** Whether dom0 shows the guest's screen. */
+  readonly screen: boolean;
 }
 
-/** Prepares a way to the network for each of QEMU's NICs; gives how to join them, once they are connected. */
-export function prepareNetworks({
-  platform,
-  log,
-  dm,
-  config,
-}: LaunchContext): () => Promise<readonly Joint[]> {
-  if (dm.nics.length === 0) return async () => [];
-  const joiner = new NetworkJoiner(platform, config.netJoint, log);
-  joiner.prepare(dm.nics);
-  return () => joiner.joinAll(dm.nics);
+/** QEMU as it is going to be started. */
+export interface Launch {
+  /** To be called once the NICs are connected. */
+  joinNetworks(): Promise<readonly Joint[]>;
+  /** QEMU's process; what it inherits is closed here. The joints are in the order of the NICs. */
+  launchQemu(joints: readonly Joint[], incoming: Incoming | undefined): QemuProcess;
+  readonly argv: readonly Uint8Array[];
 }
 
-/** QEMU's monitors, its TAP devices and its process; what it inherits is closed here. */
-export function launchQemu(
-  { platform, log, dm, config }: LaunchContext,
-  given: {
-    /** In the order of the NICs. */
-    readonly joints: readonly Joint[];
-    readonly screen: boolean;
-    readonly incoming: Incoming | undefined;
-  },
-): { readonly child: QemuProcess; readonly argv: readonly Uint8Array[] } {
-  const { joints, incoming } = given;
-  const [ours, theirs] = platform.sockets.socketPair();
-  const listener = platform.sockets.listenUnix(toolstackSocket);
-  const descriptors = new Map([
-    [agentMonitor, theirs],
-    [toolstackMonitor, listener],
-    ...joints.map(({ descriptor }, i) => [firstTap + i, descriptor] as const),
-  ]);
-  const stateNumber = firstTap + joints.length;
-  if (incoming !== undefined) descriptors.set(stateNumber, incoming.descriptor);
+/**
+ * QEMU's arguments, and a way to the network for each of its NICs: all that needs no device.
+ *
+ * @throws ArgumentError when libxl wants what no stub domain has
+ */
+export function prepareLaunch({ platform, log, dm, config, screen }: LaunchContext): Launch {
+  const stateNumber = firstTap + dm.nics.length;
   const { argv, notes } = qemuCommandLine(dm, {
     program,
     agentMonitor,
     toolstackMonitor,
     taps: new Map(dm.nics.map(({ netdev }, i) => [netdev, firstTap + i])),
-    ...(given.screen && { screen: screenArguments }),
+    ...(screen && { screen: screenArguments }),
     config,
-    ...(incoming !== undefined && { incoming: `fd:${stateNumber}` }),
+    ...(dm.restoring && { incoming: `fd:${stateNumber}` }),
   });
   for (const note of notes) log.info({}, note);
-  for (const joint of joints) joint.handedOver();
-  platform.vchans.holdXenstore();
-  const child = spawnQemu(platform, {
+  const joiner = dm.nics.length > 0 ? new NetworkJoiner(platform, config.netJoint, log) : undefined;
+  joiner?.prepare(dm.nics);
+  return {
     argv,
-    confined: config.sandbox,
-    env: config.clock === "tsc" ? [`LD_PRELOAD=${clockLibrary}`] : [],
-    descriptors,
-    monitor: ours,
-  });
-  return { child, argv };
+    async joinNetworks() {
+      try {
+        return (await joiner?.joinAll(dm.nics)) ?? [];
+      } catch (error) {
+        if (!(error instanceof RouteError || error instanceof NetlinkFormatError)) throw error;
+        throw new BootError(
+          `emulated NICs are not joined to the network: ${error.message}`,
+          "boot the image's own kernel, stubdom-linux-kernel, and see in dom0 whether the backend of each vif is up",
+        );
+      }
+    },
+    launchQemu(joints, incoming) {
+      const [ours, theirs] = platform.sockets.socketPair();
+      const listener = platform.sockets.listenUnix(toolstackSocket);
+      const descriptors = new Map([
+        [agentMonitor, theirs],
+        [toolstackMonitor, listener],
+        ...joints.map(({ descriptor }, i) => [firstTap + i, descriptor] as const),
+      ]);
+      if (incoming !== undefined) descriptors.set(stateNumber, incoming.descriptor);
+      for (const joint of joints) joint.handedOver();
+      platform.vchans.holdXenstore();
+      return spawnQemu(platform, {
+        argv,
+        confined: config.sandbox,
+        env: config.clock === "tsc" ? [`LD_PRELOAD=${clockLibrary}`] : [],
+        descriptors,
+        monitor: ours,
+      });
+    },
+  };
 }

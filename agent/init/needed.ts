@@ -1,14 +1,12 @@
-import type { BlockFrontend } from "../frontends/block.ts";
+import { type BlockFrontend, linuxBlockName } from "../frontends/block.ts";
 import type { Frontends } from "../frontends/discover.ts";
 import type { Frontend } from "../frontends/xenbus.ts";
-import type { DmArguments } from "../qemu/dm-argv.ts";
+import { type DmArguments, serialPorts } from "../qemu/dm-argv.ts";
 import { stateDevice } from "../savestate/state-device.ts";
 import { BootError } from "./errors.ts";
 
 /** IDE's; libxl gives CD drives no other place, and leaves out those behind the fifth. */
 const cdDrives = 4;
-/** MAX_ISA_SERIAL_PORTS of QEMU's hw/char/serial-isa.c. */
-const serialPorts = 4;
 
 /**
  * The frontends without which QEMU cannot be started with these arguments: what it opens by name, and the
@@ -20,13 +18,15 @@ const serialPorts = 4;
  */
 export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
   refuseNamesakes(found.disks);
-  const disks = dm.disks.map((device) =>
-    present(
+  const disks = dm.disks.map((device) => {
+    const part = found.disks.find((disk) => disk.device !== device && wholeDisk(disk) === device);
+    return present(
       found.disks.find((disk) => disk.device === device),
       `disk ${device}`,
       `device/vbd holds ${list(found.disks)}`,
-    ),
-  );
+      part && `name the whole disk in disk=, ${part.vdev.replace(/[0-9]+$/, "")}, and not ${part.vdev}`,
+    );
+  });
   const nics = dm.nics.map(({ devid, mac }) =>
     present(
       found.nics.find((nic) => nic.id === devid),
@@ -42,6 +42,11 @@ export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
     ),
   );
   return [...disks, ...nics, ...serials].filter(({ awaited }) => awaited);
+}
+
+/** libxl names it in QEMU's arguments whatever part of it the guest's configuration names. */
+function wholeDisk({ virtualDevice }: BlockFrontend): string {
+  return `/dev/${linuxBlockName({ ...virtualDevice, partition: 0 })}`;
 }
 
 /**
@@ -76,21 +81,24 @@ export function unemulatedDisks(found: Frontends, dm: DmArguments): string[] {
   );
 }
 
-/** What the log says about serial ports beyond those that a PC has: QEMU takes the rest of the list without a word. */
+/** What the log says about serial ports beyond those that a PC has: QEMU would take the rest of the list without a word. */
 export function unemulatedSerials(dm: DmArguments): string[] {
-  return dm.serials
-    .slice(serialPorts)
-    .map(
-      (device) =>
-        `${device} is no serial port of the guest's: QEMU has ${serialPorts} of them; shorten serial= in the guest's configuration`,
-    );
+  return dm.surplusSerials.map(
+    (device) =>
+      `${device} is no serial port of the guest's: QEMU has ${serialPorts} of them; shorten serial= in the guest's configuration`,
+  );
 }
 
-function present<T extends Frontend>(frontend: T | undefined, what: string, instead: string): T {
+function present<T extends Frontend>(
+  frontend: T | undefined,
+  what: string,
+  instead: string,
+  remedy = "name devices in disk=, vif= and serial= of the guest's configuration, not in device_model_args_hvm",
+): T {
   if (frontend !== undefined) return frontend;
   throw new BootError(
     `QEMU's arguments name ${what}, which this stub domain was not given (${instead})`,
-    "name devices in disk=, vif= and serial= of the guest's configuration, not in device_model_args_hvm",
+    remedy,
   );
 }
 

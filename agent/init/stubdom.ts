@@ -133,12 +133,9 @@ export class Stubdom {
     const configuring = reader.then(async ({ loadConfig }) =>
       this.#configure(await loadConfig(platform.files, log), store, `${home}/agent/shell`),
     );
-    const connecting = this.#connectFrontends(store, dmArguments, configuring);
-    const [{ launch, joinNetworks, launchQemu, prepared }, missed] = await Promise.all([
-      this.#prepareLaunch(dmArguments, configuring),
-      connecting,
-    ]);
-    const { dm, config } = launch;
+    const preparing = this.#prepareLaunch(dmArguments, configuring);
+    const connecting = this.#connectFrontends(store, dmArguments, configuring, preparing);
+    const [{ launch, dm, config, prepared }, missed] = await Promise.all([preparing, connecting]);
     // As long as there was something else to do, nothing was waited for.
     const idle = Math.max(0, platform.clock.now() - prepared);
     this.#report.time("waited", Math.min(missed, idle));
@@ -150,7 +147,7 @@ export class Stubdom {
     }
 
     this.#phases.enter("network");
-    const joints = await joinNetworks();
+    const joints = await launch.joinNetworks();
 
     this.#phases.enter("qemu-start");
     this.#memory.look();
@@ -159,10 +156,10 @@ export class Stubdom {
     const incoming = dm.restoring
       ? await (await import("../savestate/restore.ts")).openIncoming(state)
       : undefined;
-    const screen = this.#found.framebuffers.length > 0;
+    const screen = this.#hasScreen;
     if (screen) for (const refusal of applySettings(platform.files, screenSettings)) log.warn({}, refusal);
-    const { child, argv } = launchQemu(launch, { joints, screen, incoming });
-    this.#commandLine = argv;
+    const child = launch.launchQemu(joints, incoming);
+    this.#commandLine = launch.argv;
     reading.close();
     const qemu = await this.#supervise(child);
 
@@ -251,13 +248,16 @@ export class Stubdom {
     store: XenstoreClient,
     dmArguments: Promise<DmArguments>,
     configuring: Promise<Config>,
+    preparing: Promise<unknown>,
   ): Promise<number> {
     const found = this.#found;
     const began = this.platform.clock.now();
-    const needed = dmArguments.then((dm) => {
+    // What is refused is not worth waiting for.
+    const needed = Promise.all([dmArguments, preparing]).then(([dm]) => {
       this.#arguments = dm;
+      const all = neededFrontends(found, dm);
       for (const note of [...unemulatedDisks(found, dm), ...unemulatedSerials(dm)]) this.log.warn({}, note);
-      return neededFrontends(found, dm);
+      return all;
     });
     const likely = [...found.disks, ...found.nics, ...found.consoles].filter(({ awaited }) => awaited);
     const patience = configuring.then((config) => Math.min(config.lateNotice, config.frontendDeadline));
@@ -282,14 +282,18 @@ export class Stubdom {
 
   /** What QEMU's start needs and no device does. */
   async #prepareLaunch(dmArguments: Promise<DmArguments>, configuring: Promise<Config>) {
-    const [dm, config, { prepareNetworks, launchQemu }] = await Promise.all([
+    const [dm, config, { prepareLaunch }] = await Promise.all([
       dmArguments,
       configuring,
       import("./launch.ts"),
     ]);
-    const launch = { platform: this.platform, log: this.log, dm, config };
-    const joinNetworks = prepareNetworks(launch);
-    return { launch, launchQemu, joinNetworks, prepared: this.platform.clock.now() };
+    const { platform, log } = this;
+    const launch = prepareLaunch({ platform, log, dm, config, screen: this.#hasScreen });
+    return { launch, dm, config, prepared: platform.clock.now() };
+  }
+
+  get #hasScreen(): boolean {
+    return this.#found.framebuffers.length > 0;
   }
 
   /** Notes what has connected; returns what has not. */
@@ -371,18 +375,18 @@ export class Stubdom {
     this.#report?.write("qemu/exit", code ?? signal ?? "unknown");
     if (this.#ending) return;
     if (code !== 0) return this.fail(ended);
-    if (this.#phases.current !== "running") {
-      return this.fail(
-        new BootError(
-          `${ended.message}, before it answered on QMP`,
-          "take out of device_model_args_hvm= what has QEMU print something and exit",
-        ),
-      );
-    }
-    this.#end(endsWithin.well);
-    this.log.info({}, `${ended.message}: nothing is left to do`);
-    this.#report?.write("phase", "ended");
-    await this.#powerOff("poweroff");
+    // Not the guest's end either: libxl always gives -no-shutdown, with which QEMU stays.
+    const [when, remedy] =
+      this.#phases.current === "running"
+        ? [
+            "while the guest runs",
+            "someone ended it, by SIGTERM or QMP's quit, or the guest has broken into it; restart the guest",
+          ]
+        : [
+            "before it answered on QMP",
+            "take out of device_model_args_hvm= what has QEMU print something and exit",
+          ];
+    return this.fail(new BootError(`${ended.message}, ${when}`, remedy));
   }
 
   /** SIGUSR2, SIGUSR1 and SIGTERM are what poweroff, halt and reboot send; Linux runs the first on `xl shutdown`. */
@@ -456,7 +460,9 @@ export class Stubdom {
     // What follows from the end must not hide its reason.
     if (this.#ending) return;
     this.log[level]({}, text);
-    if (!this.#told.some((each) => each.text === text)) this.#told.push({ text, lasting: level === "error" });
+    const place = this.#told.findIndex((each) => each.text === text);
+    if (place >= 0) this.#told.splice(place, 1);
+    this.#told.push({ text, lasting: level === "error" });
     if (this.#told.length > mostTold) this.#told.shift();
     this.#report?.write("error", text);
     this.#report?.release();

@@ -37,7 +37,8 @@ export interface QemuCommandLine {
  *   -drive file=/dev/...      cache= by cache.direct= and aio= of the configuration; discard=unmap unless
  *                             read-only, so that what the backend offers reaches the guest
  *   -serial /dev/hvc...       pipe: before it: as a terminal QEMU would ask it for modem lines, which a console
- *                             has not, and the guest would wait for a CTS that never comes
+ *                             has not, and the guest would wait for a CTS that never comes; left out from the fifth on, which
+ *                             QEMU would open and not emulate
  *   -incoming $STUBDOM_...    the placeholder by where the agent has the state
  *   -no-acpi                  -machine acpi=off: QEMU 9 dropped the option, libxl 4.20 still gives it
  * left out
@@ -71,13 +72,17 @@ type Rule = (option: DmOption, build: Build) => readonly string[] | null;
 
 interface Build {
   readonly facts: LaunchFacts;
+  readonly dm: DmArguments;
   readonly notes: string[];
 }
 
 const rules: Readonly<Record<string, Rule>> = {
   netdev: tapByDescriptor,
   drive: hostDevice,
-  serial: ({ value }) => (value.startsWith("/dev/hvc") ? ["-serial", `pipe:${value}`] : null),
+  serial: ({ value }, { dm }) => {
+    if (dm.surplusSerials.includes(value)) return [];
+    return value.startsWith("/dev/hvc") ? ["-serial", `pipe:${value}`] : null;
+  },
   incoming: incomingState,
   "no-acpi": () => ["-machine", "acpi=off"],
   chardev: (option, build) => {
@@ -137,7 +142,7 @@ const rules: Readonly<Record<string, Rule>> = {
  * @throws ArgumentError when an option cannot work in a stub domain, or a fact that it needs is missing
  */
 export function qemuCommandLine(dm: DmArguments, facts: LaunchFacts): QemuCommandLine {
-  const build: Build = { facts, notes: [] };
+  const build: Build = { facts, dm, notes: [] };
   const names = new Set(dm.options.map(({ name }) => name));
   const has = (...any: string[]) => any.some((name) => names.has(name));
   const before = [

@@ -12,6 +12,9 @@ export const longestArgument = 4096;
 /** Most arguments. A guest with everything that libxl knows has about two hundred. */
 export const mostArguments = 4096;
 
+/** MAX_ISA_SERIAL_PORTS of QEMU's hw/char/serial-isa.c. */
+export const serialPorts = 4;
+
 /** One argument as QEMU sees it: an option, with its value when it takes one, or a bare word. */
 export interface DmOption {
   /** Without its dashes; empty for a bare word. */
@@ -47,6 +50,8 @@ export interface DmArguments {
   readonly disks: readonly string[];
   /** Character devices of the guest's serial ports, `/dev/hvc3`, in order. */
   readonly serials: readonly string[];
+  /** Those of ports that QEMU does not have. */
+  readonly surplusSerials: readonly string[];
   /** Devices of the host that QEMU opens at its start; libxl names none here, it adds them later by QMP. */
   readonly passthrough: readonly PciAddress[];
   /** QEMU's state is to be restored before the guest goes on. */
@@ -131,7 +136,8 @@ export function readDmArguments(argv: readonly Uint8Array[], target: number): Dm
     );
   }
   const nics = readNics(options, devices);
-  return { options, domid, nics, disks: [...disks], serials, passthrough, restoring };
+  const surplusSerials = serials.splice(serialPorts);
+  return { options, domid, nics, disks: [...disks], serials, surplusSerials, passthrough, restoring };
 }
 
 /** QEMU's options without a value; every other one takes the next argument, whatever that looks like. */

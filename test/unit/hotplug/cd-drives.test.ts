@@ -79,22 +79,33 @@ async function follow(started: readonly number[]): Promise<void> {
     warn: (_, line) => void lines.push(line),
     error: (_, line) => void lines.push(line),
   };
+  const openAs = (path: string) => {
+    const fd = 50 + opened.push(path) - 1;
+    open.set(fd, path);
+    return fd;
+  };
   const platform = fakePlatform({
     clock,
     files,
-    descriptors: {
-      open(path, options) {
+    storage: {
+      openNoFollow(path, options) {
         expect(options).toEqual({ access: "read", nonBlocking: true });
         if (unreadable) throw new SystemError("EIO", "open", path);
-        const fd = 50 + opened.push(path) - 1;
-        open.set(fd, path);
-        return fd;
+        if (files.status(path).kind === "symlink") throw new SystemError("ELOOP", "open", path);
+        return openAs(path);
       },
+      deviceNumber(fd) {
+        if (files.text(open.get(fd) ?? "") === "no device")
+          throw new SystemError("ENOTBLK", "block device", String(fd));
+        return { major: 202, minor: 32 };
+      },
+    },
+    descriptors: {
       close: (fd) => void open.delete(fd),
       read: () => null,
       onReadable() {},
     },
-    sockets: { kernelEvents: () => 9 },
+    sockets: { kernelEvents: () => 9, pipe: () => [openAs("a pipe"), openAs("its other end")] },
   });
   const store = new XenstoreClient(daemon.connect(stubdomId), clock);
   const complain = (text: string) => void complaints.push(text);
@@ -143,7 +154,7 @@ describe("a drive that QEMU was started with", () => {
     await follow([devid]);
     for (let n = 0; n < 50; n++) {
       expect(deviceOf(await change(`/iso/${n}`))).toBe("/dev/xvdc");
-      expect(deviceOf(await change(emptyFile))).toBe("/dev/null");
+      expect(deviceOf(await change(emptyFile))).toBe("a pipe");
     }
     expect(qemu.sets.size).toBe(1);
     expect(qemu.journal.filter((line) => line.startsWith("add-fd"))).toHaveLength(100);
@@ -166,10 +177,11 @@ describe("a drive that was empty", () => {
     await attach("aio:/iso/a");
     await follow([devid]);
     const first = await change("aio:", false);
-    expect(deviceOf(first)).toBe("/dev/null");
+    expect(deviceOf(first)).toBe("a pipe");
     // The one before was removed by libxl.
     expect(await change("aio:", false)).toBe(first);
-    expect(opened).toEqual(["/dev/null", "/dev/null"]);
+    expect(opened.filter((path) => path.startsWith("/dev"))).toEqual([]);
+    expect(open.size).toBe(0);
     expect(clock.pending).toBe(0);
   });
 });
@@ -280,6 +292,34 @@ test("a medium that cannot be opened is named with what to do", async () => {
   expect(complaints).toEqual([
     "CD drive device/vbd/5632: no new medium for the guest: open /dev/xvdc: EIO; see dom0's kernel log about the image",
   ]);
+});
+
+test.each([
+  ["a link", () => files.symlink("/proc/self/mem", "/dev/xvdc"), "open /dev/xvdc: ELOOP"],
+  ["another file", () => files.put("/dev/xvdc", "no device"), "ENOTBLK"],
+])("QEMU gets nothing of ours by %s in the device's place", async (_, replace, says) => {
+  await attach("/iso/a");
+  await follow([devid]);
+  await change("/iso/b", false);
+  replace();
+  tree.state(front, 4);
+  await quiet();
+  expect(complaints).toEqual([expect.stringContaining(`${says}; QEMU has put it in the device's place`)]);
+  expect([qemu.sets.size, open.size]).toEqual([0, 0]);
+});
+
+test("a second fault takes the place of the first, and the next medium withdraws it", async () => {
+  await attach("/iso/a");
+  await follow([devid]);
+  unreadable = true;
+  await change("/iso/b");
+  unreadable = false;
+  qemu.refusal = { command: "add-fd", error: new QmpCommandError("add-fd", "GenericError", "No") };
+  await change("/iso/c");
+  expect(complaints).toHaveLength(2);
+  expect(lines).toEqual([`come: ${complaints[0]}`]);
+  await change("/iso/d");
+  expect(lines.slice(1, -1)).toEqual([`come: ${complaints[1]}`]);
 });
 
 test("a QEMU that refuses keeps no descriptor of ours open", async () => {

@@ -137,6 +137,17 @@ describe("a NIC of a running guest", () => {
     joints[0]?.end();
     await quiet();
     expect([commands, warnings]).toEqual([[down("net0")], []]);
+    // The joint's own line has no remedy, and dom0 does not look there.
+    expect(complaints).toEqual([
+      expect.stringMatching(/^NIC 0 \(00.*\): our frontend is gone, .*; shut the guest down and start it/),
+    ]);
+  });
+
+  test("that the guest has unplugged is no fault", async () => {
+    refusal = new QmpCommandError("set_link", "DeviceNotFound", "net0");
+    joints[0]?.end();
+    await quiet();
+    expect([commands, complaints]).toEqual([[down("net0")], []]);
   });
 });
 

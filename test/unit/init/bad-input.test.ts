@@ -206,6 +206,37 @@ describe("devices", () => {
     expect(stage.of("warn")).toEqual([]);
   });
 
+  test("beside what QEMU cannot have here is not waited for: refused at once", async () => {
+    const stage = spoilt(() => {}, { dead: ["vbd/768"], moreArguments: ["-kernel", "/boot/vmlinuz"] });
+    await expectCrash(stage, 0, /dm-argv\/\d+ -kernel .*boot from a disk/);
+    expect([stage.of("warn"), stage.spawned]).toEqual([[], []]);
+  });
+
+  test("serial ports that QEMU does not have are named, and neither waited for nor opened", async () => {
+    const numbers = [3, 4, 5, 6, 7, 8];
+    const stage = new Stage({ moreArguments: numbers.slice(1).flatMap((n) => ["-serial", `/dev/hvc${n}`]) });
+    for (const n of numbers) {
+      if (n < 7) stage.files.put(`/dev/hvc${n}`, "");
+      const { stubdom } = stage.captured;
+      const nodes = { backend: `/local/domain/0/backend/console/${stubdom}/${n}`, state: n < 7 ? "4" : "1" };
+      for (const [name, value] of Object.entries(nodes))
+        stage.daemon.set(`${stage.home}/device/console/${n}/${name}`, value, stubdom);
+    }
+    await stage.running();
+    expect(stage.of("warn")).toEqual([
+      expect.stringMatching(/^\/dev\/hvc7 is no serial port of the guest's/),
+      expect.stringMatching(/^\/dev\/hvc8 is no serial port of the guest's/),
+    ]);
+    expect([stage.of("error"), stage.clock.pending]).toEqual([[], 0]);
+  });
+
+  test("a kernel that does not answer rtnetlink", async () => {
+    const stage = new Stage({ guest: "trixie-three-nics" });
+    stage.route.silent = true;
+    void stage.run();
+    await expectCrash(stage, 2000, /^emulated NICs .*: list network .*ETIMEDOUT/, /; boot the image's own/);
+  });
+
   // Linux reads it; it is looked at where the device does not come up.
   for (const [value, says] of [
     ["", /device\/vbd\/768\/backend holds ""/],
@@ -412,6 +443,16 @@ describe("QEMU", () => {
     await expectCrash(stage, 1000, /QEMU exited with 0 .*before it answered on QMP/, /device_model_args/);
   });
 
+  test("exits with 0 under a guest that runs: libxl has QEMU stay when a guest shuts down", async () => {
+    const stage = new Stage();
+    await stage.running();
+    await stage.pass(10_000);
+    expect(stage.spawned[0]?.argv.map((word) => decodeText(word as Uint8Array))).toContain("-no-shutdown");
+    stage.die({ code: 0 });
+    await expectCrash(stage, 1000, /QEMU exited with 0 after 10\.\d s, while the guest runs; /);
+    expect(stage.agent("qemu/exit")).toBe("0");
+  });
+
   test("hangs before QMP answers: told at 4 s, the end at 12 s", async () => {
     const stage = spoilt(() => {}, { silent: true });
     await stage.pass(4000);
@@ -541,16 +582,6 @@ describe("an end in order", () => {
       expect(stage.kernel.count).toBe(0);
     });
   }
-
-  test("the guest has shut down: QEMU exits with 0", async () => {
-    const stage = new Stage();
-    await stage.running();
-    stage.die({ code: 0 });
-    await stage.pass(1000);
-    expect(stage.agent("phase")).toBe("ended");
-    expect(stage.poweredOff).toEqual(["poweroff"]);
-    expect([stage.of("error"), stage.clock.pending]).toEqual([[], 0]);
-  });
 
   test("a failure while it ends changes nothing", async () => {
     const stage = new Stage();

@@ -7,7 +7,8 @@ import { Stage } from "./stage.ts";
 
 const hdc = 5632;
 
-test("a CD that is changed reaches QEMU over the agent's monitor, with its descriptor", async () => {
+/** A guest with a CD drive, whose QEMU keeps descriptor sets. */
+async function withDrive(): Promise<{ stage: Stage; fdsets: FakeFdsets }> {
   const fdsets = new FakeFdsets();
   const stage: Stage = new Stage({
     guest: "trixie-cdrom",
@@ -18,12 +19,15 @@ test("a CD that is changed reaches QEMU over the agent's monitor, with its descr
     },
   });
   await stage.running();
+  return { stage, fdsets };
+}
+
+/** As libxl does it: takes the drive away, and gives it back with another medium. */
+async function change(stage: Stage): Promise<void> {
   const front = `${stage.home}/device/vbd/${hdc}`;
   const back = `/local/domain/0/backend/vbd/${stage.captured.stubdom}/${hdc}`;
   stage.daemon.remove(front);
   await stage.quiet();
-  expect(stage.kernel.passed).toEqual([]);
-
   stage.daemon.set(back, "");
   stage.daemon.permit(back, [
     { domid: 0, access: "none" },
@@ -43,12 +47,39 @@ test("a CD that is changed reaches QEMU over the agent's monitor, with its descr
   await stage.quiet();
   stage.daemon.set(`${front}/state`, "4", stage.captured.stubdom);
   await stage.quiet();
+}
+
+test("a CD that is changed reaches QEMU over the agent's monitor, with its descriptor", async () => {
+  const { stage, fdsets } = await withDrive();
+  expect(stage.kernel.passed).toEqual([]);
+  await change(stage);
   expect([...fdsets.sets.values()].map(({ opaque }) => opaque)).toEqual([`stub-devid:${hdc}`]);
   expect(stage.kernel.passed).toHaveLength(1);
   expect(stage.lines).toContain(
     "info: CD drive hdc has a new medium on /dev/xvdc: QEMU can open it as /dev/fdset/0",
   );
   expect([stage.of("error"), stage.clock.pending]).toEqual([[], 0]);
+});
+
+test("a fault that comes again and passes gives way to what else is the matter", async () => {
+  const { stage, fdsets } = await withDrive();
+  const fail = () => {
+    fdsets.refusal = { command: "add-fd", error: new Error("no") };
+    return change(stage);
+  };
+  await fail();
+  expect(stage.agent("error")).toMatch(/^CD drive device\/vbd\/5632: no new medium/);
+  await stage.monitor?.event("BLOCK_IO_ERROR", {
+    device: "ide0-hd0",
+    operation: "write",
+    action: "report",
+    reason: "Input/output error",
+  });
+  await stage.quiet();
+  await fail();
+  expect(stage.agent("error")).toMatch(/^CD drive device\/vbd\/5632: no new medium/);
+  await change(stage);
+  expect(stage.agent("error")).toMatch(/: a write failed: /);
 });
 
 test("QMP that dom0 cannot be offered is told where dom0 looks, and stays so", async () => {

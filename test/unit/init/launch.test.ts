@@ -16,3 +16,15 @@ test("QEMU's clock is ours", async () => {
 test("with stubdom.clock=kernel it is the C library's, and the environment empty", async () => {
   expect(await environment("stubdom.clock=kernel")).toEqual([]);
 });
+
+test("stubdom.disk_aio=native, which the page cache leaves without effect, is told of", async () => {
+  const told = async (commandLine: string) => {
+    const stage = new Stage({ commandLine });
+    await stage.running();
+    return stage.of("warn");
+  };
+  expect(await told("stubdom.disk_aio=native")).toEqual([
+    expect.stringMatching(/^disk_aio=native does nothing beside disk_cache=writeback.*; /),
+  ]);
+  expect(await told("stubdom.disk_aio=native stubdom.disk_cache=none")).toEqual([]);
+});

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { encodeText } from "../../../agent/bytes/text.ts";
 import { discoverFrontends } from "../../../agent/frontends/discover.ts";
-import { unemulatedDisks, unemulatedSerials } from "../../../agent/init/needed.ts";
+import { neededFrontends, unemulatedDisks, unemulatedSerials } from "../../../agent/init/needed.ts";
 import { readDmArguments } from "../../../agent/qemu/dm-argv.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { FakeClock } from "../../fakes/clock.ts";
@@ -27,6 +27,18 @@ test("the log names what QEMU does not emulate: disks and CD drives without a pl
     `disk xvdg (device/vbd/${xvd(6)})`,
     `CD drive xvdh (device/vbd/${xvd(7)})`,
   ]);
+});
+
+test.each([
+  [51713, "xvda1", "xvda"],
+  [2048 + 3, "sda3", "sda"],
+])("a partition in disk= is refused by name: %i", async (number, vdev, whole) => {
+  const daemon = new FakeXenstored();
+  new StubdomTree(daemon).disk(number, vdev);
+  const found = await discoverFrontends(new XenstoreClient(daemon.connect(stubdomId), new FakeClock()));
+  expect(() => neededFrontends(found, argumentsOf("-drive file=/dev/xvda,if=ide"))).toThrow(
+    `(device/vbd holds disk ${vdev}); name the whole disk in disk=, ${whole}, and not ${vdev}`,
+  );
 });
 
 test("the log names serial ports beyond QEMU's four, which it would leave out without a word", () => {

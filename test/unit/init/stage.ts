@@ -74,6 +74,8 @@ export class Stage {
   readonly files = new FakeFiles();
   readonly vchans = new FakeVchans();
   readonly pci = new FakePciSysfs();
+  /** The netfronts themselves are not there: whoever gets as far as joining one fails. */
+  readonly route = new FakeRouteKernel([]);
   /** The agent's own connection: the first that is opened once those are there that read. */
   readonly bus: FakeXenbus;
   readonly xenbus: FakeXenbusDescriptors;
@@ -311,9 +313,7 @@ export class Stage {
   }
 
   #platform(): Platform {
-    const { kernel, xenbus, vchans, options } = this;
-    // The netfronts themselves are not there: whoever gets as far as joining one fails.
-    const route = new FakeRouteKernel([]);
+    const { kernel, xenbus, vchans, route, options } = this;
     const pci = this.pci.pieces;
     const isPci = (fd: number) => fd >= FakePciSysfs.eventsDescriptor;
     const isRing = (fd: number) => fd >= 100 && fd < firstOther;
@@ -372,6 +372,10 @@ export class Stage {
         },
         terminalRaw() {},
         kernelEvents: () => pci.sockets.kernelEvents(),
+      },
+      storage: {
+        openNoFollow: (path) => this.#other(path),
+        deviceNumber: () => ({ major: 202, minor: 0 }),
       },
       processes: {
         spawn: (spawned) => this.#spawn(spawned),

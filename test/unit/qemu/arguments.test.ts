@@ -60,6 +60,12 @@ test("a serial port's console is no terminal to QEMU, which would take its modem
   expect(line).toBe(whole("-serial pipe:/dev/hvc3 -serial pipe:/dev/hvc4 -serial pty"));
 });
 
+test("a fifth serial port is not opened: QEMU would not emulate it", () => {
+  const ports = (numbers: number[], prefix = "") =>
+    numbers.map((n) => `-serial ${prefix}/dev/hvc${n}`).join(" ");
+  expect(build(ports([3, 4, 5, 6, 7, 8])).line).toBe(whole(ports([3, 4, 5, 6], "pipe:")));
+});
+
 test("with a screen, it is served to the agent, and the layout of the keyboard stays in dom0", () => {
   const screen = ["-vnc", "unix:/s"];
   const { line, notes } = build("-display none -k de -usb", { screen });
