@@ -3,7 +3,7 @@ import type { Platform } from "../platform/port.ts";
 import { helperHome } from "../savestate/protocol.ts";
 import { version } from "../version.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
-import { detachDisk, removeIfThere } from "./attachment.ts";
+import { backends, detachDisk, removeIfThere } from "./attachment.ts";
 import { BackendQemu } from "./backend-qemu.ts";
 import { BackingPool } from "./backing.ts";
 import { BackendCdDrives, QmpCdBackend } from "./cd-drives.ts";
@@ -109,9 +109,12 @@ export class Helper {
       if (!alive.has(name)) await removeIfThere(this.xenstore, `${helperHome}/${name}`);
   }
 
-  /** Before anybody is served: a block device that an earlier helper gave away is nobody else's until it has been let go of. */
+  /**
+   * Before anybody is served: a block device that an earlier helper gave away is nobody else's until it has been let go of.
+   * By the backends: those of a domain that has died since may be there still.
+   */
   async #takeBack(): Promise<void> {
-    const names = await this.xenstore.directory("/local/domain");
+    const names = await this.xenstore.tryDirectory(backends);
     const one = async (domid: number) => {
       try {
         await detachDisk(this.xenstore, domid, this.log);

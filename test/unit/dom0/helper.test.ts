@@ -179,6 +179,49 @@ test("a helper that was restarted gives no disk to anybody before the last one's
   expect(stood).toEqual([false]);
 }, 20_000);
 
+test("what a killed helper attached to a stub domain that has died since goes when the next one starts", async () => {
+  const first = await startHelper();
+  host.addStubdom(5, 4);
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  daemon.set(requestNode(5, 4), "1 77 save 1000", 5);
+  await until(() => daemon.get(`/local/domain/0/backend/vbd/5/${stateDevice.number}/state`) === "4");
+  first.process.kill();
+  host.destroy(5, 4);
+  await startHelper();
+  expectNothingLeft(5);
+});
+
+test("a disk of a domain's own with the state disk's number stays, and its stub domain gets no state disk", async () => {
+  host.addStubdom(5, 4);
+  // A PV guest, and a guest's disk as its stub domain gets it.
+  const nodes = [7, 5].flatMap((domid) => {
+    const at = `${domid}/device/vbd/${stateDevice.number}`;
+    const backend = `/local/domain/0/backend/vbd/${domid}/${stateDevice.number}`;
+    daemon.setAll({
+      [`/local/domain/${at}/backend`]: backend,
+      [`${backend}/script`]: "/bin/true",
+      [`${backend}/params`]: "/dev/vg/data",
+      [`${backend}/state`]: "4",
+      [`/libxl/${at}/backend`]: backend,
+    });
+    return [`/local/domain/${at}/backend`, `${backend}/params`, `/libxl/${at}/backend`];
+  });
+  const own = () => nodes.map((node) => daemon.get(node));
+  const before = own();
+  const { helper } = await startHelper();
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  daemon.set(requestNode(5, 4), "1 1 save 1000", 5);
+  await until(() => daemon.get(`${helperHome}/5/answer`)?.includes("refused") === true);
+  expect(daemon.get(`${helperHome}/5/answer`)).toMatch(
+    /the guest has a disk xvdzz, the state disk's name; give it another in disk= of its configuration$/,
+  );
+  await helper.stop();
+  expect(own()).toEqual(before);
+  for (const domid of [7, 5])
+    expect(daemon.get(`/local/domain/0/backend/vbd/${domid}/${stateDevice.number}/state`)).toBe("4");
+  expect(host.loops).toEqual([]);
+});
+
 test("QEMU that dies in the middle: a failure, and nothing left", async () => {
   await startHelper();
   host.addStubdom(5, 4);

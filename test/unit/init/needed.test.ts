@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { encodeText } from "../../../agent/bytes/text.ts";
 import { discoverFrontends } from "../../../agent/frontends/discover.ts";
-import { unemulatedDisks, unemulatedSerials } from "../../../agent/init/needed.ts";
+import { neededFrontends, unemulatedDisks, unemulatedSerials } from "../../../agent/init/needed.ts";
 import { readDmArguments } from "../../../agent/qemu/dm-argv.ts";
+import { stateDevice } from "../../../agent/savestate/state-device.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { FakeClock } from "../../fakes/clock.ts";
 import { StubdomTree, stubdomId } from "../../fakes/stubdom-tree.ts";
@@ -27,6 +28,15 @@ test("the log names what QEMU does not emulate: disks and CD drives without a pl
     `disk xvdg (device/vbd/${xvd(6)})`,
     `CD drive xvdh (device/vbd/${xvd(7)})`,
   ]);
+});
+
+test("a disk of the state disk's name is refused, with what to do", async () => {
+  const daemon = new FakeXenstored();
+  new StubdomTree(daemon).disk(stateDevice.number, "xvdzz");
+  const found = await discoverFrontends(new XenstoreClient(daemon.connect(stubdomId), new FakeClock()));
+  expect(() => neededFrontends(found, argumentsOf("-M xenfv"))).toThrow(
+    /^disk xvdzz \(device\/vbd\/268614912\) has the name of the disk .*; give it another name in disk= /,
+  );
 });
 
 test("the log names serial ports beyond QEMU's four, which it would leave out without a word", () => {
