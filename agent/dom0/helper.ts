@@ -19,6 +19,10 @@ export class HelperRunning extends Error {
   override readonly name = "HelperRunning";
 }
 
+/** `dom0 status` has the lock too, for a moment: what is held for a second is a helper's. In milliseconds. */
+const lockInterval = 100;
+const lockAttempts = 11;
+
 export function lockPath(settings: HelperSettings): string {
   return `${settings.directory}/lock`;
 }
@@ -41,6 +45,7 @@ export class Helper {
   /** Every domain but dom0; a client once it has turned out to be a stub domain. */
   readonly #domains = new Map<number, Known>();
   #rescan: Promise<void> = Promise.resolve();
+  #locked = false;
   #stopping = false;
 
   constructor(
@@ -60,7 +65,7 @@ export class Helper {
   /** @throws HelperRunning, SystemError, XenstoreFailure */
   async start(): Promise<void> {
     const { platform, pool } = this.#context;
-    this.#takeLock();
+    await this.#takeLock();
     pool.check();
     for (const name of platform.files.readDirectory(this.settings.xenDirectory)) {
       if (!unfinishedSave.test(name)) continue;
@@ -89,17 +94,22 @@ export class Helper {
     this.#stopping = true;
     await this.#rescan;
     await Promise.all([...this.#domains.keys()].map((domid) => this.#forget(domid)));
-    await removeIfThere(this.xenstore, helperHome);
+    // Without the lock they are another helper's.
+    if (this.#locked) await removeIfThere(this.xenstore, helperHome);
   }
 
   /** The lock is kept by the open descriptor, and so until this process ends, however it does. */
-  #takeLock(): void {
-    const { descriptors, files, storage } = this.#context.platform;
+  async #takeLock(): Promise<void> {
+    const { clock, descriptors, files, storage } = this.#context.platform;
     const { directory } = this.settings;
     if (!files.exists(directory)) files.makeDirectory(directory);
     const fd = descriptors.open(lockPath(this.settings), { access: "write", create: true });
-    if (!storage.tryLock(fd))
-      throw new HelperRunning(`another helper holds ${lockPath(this.settings)}; end that one first`);
+    for (let attempt = 1; !storage.tryLock(fd); attempt++) {
+      if (attempt === lockAttempts)
+        throw new HelperRunning(`another helper holds ${lockPath(this.settings)}; end that one first`);
+      await new Promise<void>((resolve) => void clock.setTimer(lockInterval, resolve));
+    }
+    this.#locked = true;
   }
 
   async #removeStale(): Promise<void> {

@@ -140,6 +140,23 @@ test("a second helper ends, and says what to do", async () => {
   );
 });
 
+test("a lock that is held for a moment, by who asks whether a helper runs, keeps none from starting", async () => {
+  host.locks.add(-1);
+  const started = startHelper();
+  setTimeout(() => host.locks.delete(-1), 50);
+  await started;
+  expect(daemon.get(helperHome)).toBeDefined();
+});
+
+test("one that is told to end while it waits for the lock leaves the other's nodes", async () => {
+  await startHelper();
+  const second = startHelper();
+  second.catch(() => {});
+  await running[1]?.helper.stop();
+  expect(daemon.get(helperHome)).toBeDefined();
+  await expect(second).rejects.toThrow("another helper holds");
+});
+
 test("a disk that is only asked to be as large as it is goes when its time is over", async () => {
   await startHelper({ idleLimit: 200 });
   host.addStubdom(5, 4);
