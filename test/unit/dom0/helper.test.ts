@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { Helper } from "../../../agent/dom0/helper.ts";
 import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settings.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
+import { SystemError } from "../../../agent/platform/port.ts";
 import { helperHome, requestNode, stateDevice } from "../../../agent/savestate/protocol.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
 import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
@@ -140,6 +141,16 @@ test("a second helper ends, and says what to do", async () => {
   );
 });
 
+test("a helper that could make no disk does not start, and says what to do", async () => {
+  const process = host.process(0);
+  process.onStep = (step) => {
+    if (step === "attach loop") throw new SystemError("ENOENT", "loop device for", "9");
+  };
+  const helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
+  running.push({ helper, process });
+  await expect(helper.start()).rejects.toThrow("ENOENT; see that dom0 has loop devices (modprobe loop)");
+});
+
 test("a lock that is held for a moment, by who asks whether a helper runs, keeps none from starting", async () => {
   host.locks.add(-1);
   const started = startHelper();
@@ -187,7 +198,7 @@ test("a helper that was restarted gives no disk to anybody before the last one's
   const stood: boolean[] = [];
   const process = host.process(0);
   process.onStep = (step) => {
-    if (step === "attach loop") stood.push(daemon.get(left) !== undefined);
+    if (step === "truncate") stood.push(daemon.get(left) !== undefined);
   };
   const helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
   running.push({ helper, process });
@@ -281,7 +292,7 @@ test("what was asked of an earlier helper is not done again by the next", async 
   const { process } = await startHelper();
   await until(() => daemon.get(`${helperHome}/5/answer`) === "1 0 ready");
   await new Promise((resolve) => setTimeout(resolve, 50));
-  expect(process.steps).not.toContain("attach loop");
+  expect(process.steps).not.toContain("truncate");
   expectNothingLeft(5);
   await guest.save();
   expect(saved(4)?.length).toBe(1000);
@@ -320,7 +331,7 @@ test.each([
   // Nor afterwards.
   await new Promise((resolve) => setTimeout(resolve, 50));
   client.close();
-  expect(process.steps).not.toContain("attach loop");
+  expect(process.steps).not.toContain("truncate");
   expectNothingLeft(5);
   expect([daemon.get(helperHome), daemon.get(`${helperHome}/5`)]).toEqual([undefined, undefined]);
 });
