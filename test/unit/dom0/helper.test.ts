@@ -500,6 +500,30 @@ test("a stub domain that asks again and again fills no log", async () => {
   expect(lines.filter((line) => line.includes(": release")).length).toBeLessThan(65);
 }, 60_000);
 
+test("of one that keeps the helper busy, half of the time at most goes to transfers, and it hears so", async () => {
+  const { process } = await startHelper();
+  host.addStubdom(5, 4);
+  // Each release takes five seconds.
+  host.stubborn.add(5);
+  const answer = () => daemon.get(`${helperHome}/5/answer`) ?? "";
+  await until(() => answer() !== "");
+  host.clock.run(10);
+  let heard = "";
+  process.onStep = (step) => {
+    if (step === "open temporary") heard = answer();
+  };
+  const began = host.clock.now();
+  for (let n = 1; n < 9; n += 2) {
+    daemon.set(requestNode(5, 4), `1 ${n} save 1000`, 5);
+    await until(() => answer().startsWith(`1 ${n} attached`));
+    daemon.set(requestNode(5, 4), `1 ${n + 1} release`, 5);
+    await until(() => answer() === `1 ${n + 1} released`);
+  }
+  // Twenty of work, of which ten are free.
+  expect(host.clock.now() - began).toBeGreaterThan(30_000);
+  expect(heard).toMatch(/^1 7 working [1-9]$/);
+}, 60_000);
+
 test("killed at every step, on either side: no half state, no leak, and the next save works", async () => {
   const state = qemuState(20_000, 1);
   // One save, to learn the steps; each name's first and last occurrence are where to kill.
