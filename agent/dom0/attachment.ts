@@ -1,3 +1,4 @@
+import { readNodes } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
 import { TransferError } from "../savestate/errors.ts";
 import { stateDevice } from "../savestate/protocol.ts";
@@ -10,7 +11,7 @@ const closeDeadline = 5_000;
 
 /**
  * What libxl runs when it takes a disk down together with its domain, and fails without: nothing is to be done
- * for a device that is there already.
+ * for a device that is there already. By it a state disk is known; see {@link isStateDisk}.
  */
 const hotplugScript = "/bin/true";
 
@@ -23,6 +24,9 @@ const attachAttempts = 8;
 /** enum xenbus_state (xen/include/public/io/xenbus.h), as far as a toolstack writes and reads it. */
 const XenbusState = { Initialising: 1, Closing: 5, Closed: 6 } as const;
 
+/** The backends of all domains' disks, by domid. */
+export const backends = "/local/domain/0/backend/vbd";
+
 interface Nodes {
   readonly front: string;
   readonly back: string;
@@ -33,7 +37,7 @@ function nodesOf(domid: number): Nodes {
   const { number } = stateDevice;
   return {
     front: `/local/domain/${domid}/device/vbd/${number}`,
-    back: `/local/domain/0/backend/vbd/${domid}/${number}`,
+    back: `${backends}/${domid}/${number}`,
     libxl: `/libxl/${domid}/device/vbd/${number}`,
   };
 }
@@ -79,6 +83,10 @@ export async function attachDisk(
     // Within the transaction: what is written for a domain that has gone since would stay for ever.
     if ((await tx.tryRead(`/local/domain/${domid}/target`)) === undefined)
       throw new TransferError("the stub domain is gone");
+    if ((await tx.tryRead(libxl)) !== undefined)
+      throw new TransferError(
+        `the guest has a disk ${stateDevice.name}, the state disk's name; give it another in disk= of its configuration`,
+      );
     await tx.mkdir(libxl);
     await writeAll(tx, libxl, { frontend: front, backend: back, device: stateDevice.number });
     await tx.mkdir(front);
@@ -98,7 +106,8 @@ export async function attachDisk(
 
 /**
  * Takes the state disk away: asks both ends to close, waits, and removes the nodes. A frontend that does not
- * close, because its domain is hostile or gone, does not keep it. Does nothing where there is no disk.
+ * close, because its domain is hostile or gone, does not keep it. Does nothing where there is none: a disk of that number may
+ * be the domain's own.
  */
 export async function detachDisk(
   xenstore: XenstoreClient,
@@ -106,9 +115,7 @@ export async function detachDisk(
   log: Pick<Logger, "warn">,
 ): Promise<void> {
   const { front, back, libxl } = nodesOf(domid);
-  // All came together, these two are dom0's alone, and the one under /libxl goes last, unless libxl removes it.
-  const left = await Promise.all([back, libxl].map((node) => xenstore.tryRead(node)));
-  if (left.every((node) => node === undefined)) return;
+  if (!(await isStateDisk(xenstore, back))) return;
   const state = `${back}/state`;
   const closed = String(XenbusState.Closed);
   if ((await xenstore.tryReadText(state)) !== undefined) {
@@ -125,18 +132,19 @@ export async function detachDisk(
       log.warn({ domid }, `domain ${domid} does not let go of its state disk: it is taken away`);
     }
   }
-  await Promise.all([front, back].map((node) => removeIfThere(xenstore, node)));
-  await removeIfEmpty(xenstore, back.slice(0, back.lastIndexOf("/")));
-  await removeIfThere(xenstore, libxl);
+  await removeIfThere(xenstore, front);
+  // All that tells of it at once; and libxl may be giving the domain its own disks at this moment.
+  await xenstore.transaction(async (tx) => {
+    for (const node of [back, libxl]) await removeIfThere(tx, node);
+    const parent = `${backends}/${domid}`;
+    if ((await tx.tryDirectory(parent)).length === 0) await removeIfThere(tx, parent);
+  });
 }
 
-/** Decides in a transaction: libxl may be giving the domain its own disks at this moment. */
-async function removeIfEmpty(xenstore: XenstoreClient, directory: string): Promise<void> {
-  if ((await xenstore.tryRead(directory)) === undefined) return;
-  await xenstore.transaction(async (tx) => {
-    const names = await tx.tryDirectory(directory);
-    if (names.length === 0) await removeIfThere(tx, directory);
-  });
+/** libxl (device_disk_add) writes another script, and, whatever `script=` says, `params` for all but an empty CD drive. */
+async function isStateDisk(xenstore: XenstoreClient, back: string): Promise<boolean> {
+  const { script, params } = await readNodes(xenstore, back, ["script", "params"]);
+  return script === hotplugScript && params === undefined;
 }
 
 export async function removeIfThere(xenstore: Operations, node: string): Promise<void> {

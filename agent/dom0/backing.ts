@@ -37,9 +37,15 @@ export class BackingPool {
     private readonly log: Pick<Logger, "warn">,
   ) {}
 
-  /** Looks at the devices before anybody needs one, and says what is wrong with them. */
+  /**
+   * Makes a backing before anybody needs one, or looks at the devices, and says what is wrong with them.
+   *
+   * @throws TransferError when there could be no backing at all
+   */
   check(): void {
     const { devices, limit } = this.settings;
+    // Without a byte in it: a file system that is full is so for now.
+    if (devices.length === 0) this.#file(0).close();
     for (const path of devices) {
       try {
         const backing = this.#device(path, 0);
@@ -175,6 +181,16 @@ export class BackingPool {
   }
 }
 
+/** What `act` gives. @throws TransferError with what to do where a call of the system's failed */
+function orElse<T>(remedy: string, act: () => T): T {
+  try {
+    return act();
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    throw new TransferError(`${error.message}; ${remedy}, or give the helper a --device for state disks`);
+  }
+}
+
 /** A nameless file behind a loop device that goes with its last user: a killed helper leaves neither. */
 class FileBacking implements Backing {
   readonly store: DescriptorStore;
@@ -188,7 +204,7 @@ class FileBacking implements Backing {
     directory: string,
     private readonly granted: (wanted: number, had: number) => number,
   ) {
-    const fd = platform.storage.openTemporary(directory);
+    const fd = orElse("name another --directory", () => platform.storage.openTemporary(directory));
     this.store = new DescriptorStore(platform, fd, {
       enlarge: async (bytes) => void this.grow(bytes),
       transient: true,
@@ -208,7 +224,10 @@ class FileBacking implements Backing {
   }
 
   attachLoop(): void {
-    this.#loop = this.platform.storage.attachLoop(this.store.fd, false);
+    const { storage } = this.platform;
+    this.#loop = orElse("see that dom0 has loop devices (modprobe loop)", () =>
+      storage.attachLoop(this.store.fd, false),
+    );
   }
 
   grow(bytes: number): number {

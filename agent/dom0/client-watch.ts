@@ -158,7 +158,6 @@ export class ClientWatch {
 
   async #look(): Promise<void> {
     const { xenstore, platform } = this.context;
-    const began = platform.clock.now();
     this.#busy = true;
     let wait = pace;
     try {
@@ -176,8 +175,7 @@ export class ClientWatch {
       this.#number = error.number;
     } finally {
       this.#busy = false;
-      const now = platform.clock.now();
-      this.#nextLook = now + Math.max(wait, this.#share.rest(now, now - began));
+      this.#nextLook = Math.max(this.#nextLook, platform.clock.now() + wait);
       if (this.#again) this.#schedule();
     }
   }
@@ -192,6 +190,10 @@ export class ClientWatch {
       working = this.#answer({ number, outcome: "working", count: ++count });
       timer = clock.setTimer(heartbeat, beat.bind(this));
     }
+    // None within a transfer, which is over the sooner: only where another begins.
+    const rest = request.verb === "save" || request.verb === "restore" ? this.#share.owed(clock.now()) : 0;
+    if (rest > 0) await new Promise<void>((resolve) => void clock.setTimer(rest, resolve));
+    const began = clock.now();
     try {
       // Who is who was checked when the watch began; a guest may have gone since.
       const known = await serves(this.context.xenstore, this.domid, this.target);
@@ -207,6 +209,8 @@ export class ClientWatch {
       return answer;
     } finally {
       timer.cancel();
+      const now = clock.now();
+      this.#nextLook = now + this.#share.rest(now, now - began);
     }
   }
 

@@ -1,6 +1,7 @@
 import type { Platform } from "../platform/port.ts";
 import { TransferError } from "../savestate/errors.ts";
-import { readStateFile, type StateFileReport } from "./state-file.ts";
+import { readStateFile, type StateFileReport, unfinishedPath } from "./state-file.ts";
+import { removeFile } from "./transfer.ts";
 
 /**
  * Writes QEMU's own state to the new file `to`, which appears only when all of it has been verified.
@@ -9,8 +10,8 @@ import { readStateFile, type StateFileReport } from "./state-file.ts";
  */
 export async function extractState(platform: Platform, from: string, to: string): Promise<StateFileReport> {
   const { descriptors, files, storage } = platform;
-  const unfinished = `${to}.unfinished`;
-  if (files.exists(unfinished)) files.remove(unfinished);
+  const unfinished = unfinishedPath(platform, to);
+  removeFile(platform, unfinished);
   const fd = storage.openNoFollow(unfinished, { access: "write", create: true, exclusive: true });
   try {
     let position = 0;
@@ -23,7 +24,7 @@ export async function extractState(platform: Platform, from: string, to: string)
     files.rename(unfinished, to);
     return report;
   } catch (error) {
-    files.remove(unfinished);
+    removeFile(platform, unfinished);
     throw error;
   } finally {
     descriptors.close(fd);

@@ -1,15 +1,18 @@
-/** What of each {@link window} the requests of one stub domain may take without a rest, and the longest rest; in milliseconds. */
+/** What of each {@link window} the requests of one stub domain may take without a rest, in milliseconds. */
 const share = 10_000;
 const window = 60_000;
+/** The longest rest before a request that nobody has taken up: a helper that says nothing for 3 s is taken for none. */
 const longestRest = 1_000;
 
 /**
  * How much of dom0's time one stub domain may have: a hostile one could have it make disks, or read a state, again and again.
- * Once its share of a minute is used up, it waits after each request for as long as that took.
+ * Once its share of a minute is used up, it waits after each request for as long as that took: what is more than
+ * {@link longestRest} before its next transfer begins.
  */
 export class FairShare {
   #start = Number.NEGATIVE_INFINITY;
   #used = 0;
+  #rested = 0;
 
   /** A request that ended at `now` has taken so long. @returns how long the next is to wait, in milliseconds */
   rest(now: number, took: number): number {
@@ -18,6 +21,13 @@ export class FairShare {
       this.#used = 0;
     }
     this.#used += took;
-    return this.#used > share ? Math.min(took, longestRest) : 0;
+    if (this.#used <= share) return 0;
+    this.#rested = Math.max(this.#rested, now) + took;
+    return Math.min(took, longestRest);
+  }
+
+  /** How long a transfer that is asked for at `now` is to wait, in milliseconds, its stub domain being told of it. */
+  owed(now: number): number {
+    return Math.max(0, this.#rested - now);
   }
 }

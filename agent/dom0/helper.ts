@@ -3,7 +3,7 @@ import type { Platform } from "../platform/port.ts";
 import { helperHome } from "../savestate/protocol.ts";
 import { version } from "../version.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
-import { detachDisk, removeIfThere } from "./attachment.ts";
+import { backends, detachDisk, removeIfThere } from "./attachment.ts";
 import { BackendQemu } from "./backend-qemu.ts";
 import { BackingPool } from "./backing.ts";
 import { BackendCdDrives, QmpCdBackend } from "./cd-drives.ts";
@@ -18,6 +18,10 @@ import { type HelperSettings, unfinishedSave } from "./settings.ts";
 export class HelperRunning extends Error {
   override readonly name = "HelperRunning";
 }
+
+/** `dom0 status` has the lock too, for a moment: what is held for a second is a helper's. In milliseconds. */
+const lockInterval = 100;
+const lockAttempts = 11;
 
 export function lockPath(settings: HelperSettings): string {
   return `${settings.directory}/lock`;
@@ -41,6 +45,7 @@ export class Helper {
   /** Every domain but dom0; a client once it has turned out to be a stub domain. */
   readonly #domains = new Map<number, Known>();
   #rescan: Promise<void> = Promise.resolve();
+  #locked = false;
   #stopping = false;
 
   constructor(
@@ -60,7 +65,7 @@ export class Helper {
   /** @throws HelperRunning, SystemError, XenstoreFailure */
   async start(): Promise<void> {
     const { platform, pool } = this.#context;
-    this.#takeLock();
+    await this.#takeLock();
     pool.check();
     for (const name of platform.files.readDirectory(this.settings.xenDirectory)) {
       if (!unfinishedSave.test(name)) continue;
@@ -89,17 +94,22 @@ export class Helper {
     this.#stopping = true;
     await this.#rescan;
     await Promise.all([...this.#domains.keys()].map((domid) => this.#forget(domid)));
-    await removeIfThere(this.xenstore, helperHome);
+    // Without the lock they are another helper's.
+    if (this.#locked) await removeIfThere(this.xenstore, helperHome);
   }
 
   /** The lock is kept by the open descriptor, and so until this process ends, however it does. */
-  #takeLock(): void {
-    const { descriptors, files, storage } = this.#context.platform;
+  async #takeLock(): Promise<void> {
+    const { clock, descriptors, files, storage } = this.#context.platform;
     const { directory } = this.settings;
     if (!files.exists(directory)) files.makeDirectory(directory);
     const fd = descriptors.open(lockPath(this.settings), { access: "write", create: true });
-    if (!storage.tryLock(fd))
-      throw new HelperRunning(`another helper holds ${lockPath(this.settings)}; end that one first`);
+    for (let attempt = 1; !storage.tryLock(fd); attempt++) {
+      if (attempt === lockAttempts)
+        throw new HelperRunning(`another helper holds ${lockPath(this.settings)}; end that one first`);
+      await new Promise<void>((resolve) => void clock.setTimer(lockInterval, resolve));
+    }
+    this.#locked = true;
   }
 
   async #removeStale(): Promise<void> {
@@ -109,9 +119,12 @@ export class Helper {
       if (!alive.has(name)) await removeIfThere(this.xenstore, `${helperHome}/${name}`);
   }
 
-  /** Before anybody is served: a block device that an earlier helper gave away is nobody else's until it has been let go of. */
+  /**
+   * Before anybody is served: a block device that an earlier helper gave away is nobody else's until it has been let go of.
+   * By the backends: those of a domain that has died since may be there still.
+   */
   async #takeBack(): Promise<void> {
-    const names = await this.xenstore.directory("/local/domain");
+    const names = await this.xenstore.tryDirectory(backends);
     const one = async (domid: number) => {
       try {
         await detachDisk(this.xenstore, domid, this.log);

@@ -6,6 +6,7 @@ import { ExtentReader } from "../savestate/extent.ts";
 import { hex64, pieceAt, type StateHeader } from "../savestate/format.ts";
 import { BareState } from "./bare-state.ts";
 import { FileInput } from "./file-input.ts";
+import { removeFile } from "./transfer.ts";
 
 /** What a file with state in it is. */
 export interface StateFileReport {
@@ -126,8 +127,8 @@ export async function writeStateFile(
   fill: (writer: DiskWriter) => Promise<void>,
 ): Promise<number> {
   const { descriptors, files, storage } = platform;
-  const unfinished = `${path}.unfinished`;
-  if (files.exists(unfinished)) files.remove(unfinished);
+  const unfinished = unfinishedPath(platform, path);
+  removeFile(platform, unfinished);
   const fd = storage.openNoFollow(unfinished, { access: "read-write", create: true, exclusive: true });
   const store = new DescriptorStore(platform, fd, {
     enlarge: async (size) => storage.truncate(fd, size),
@@ -143,9 +144,14 @@ export async function writeStateFile(
     descriptors.close(directory);
     return commit.length;
   } catch (error) {
-    files.remove(unfinished);
+    removeFile(platform, unfinished);
     throw error;
   } finally {
     store.close();
   }
+}
+
+/** Of this process alone: another may be writing the same file. */
+export function unfinishedPath({ processes }: Platform, path: string): string {
+  return `${path}.${processes.pid}.unfinished`;
 }

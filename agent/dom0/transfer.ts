@@ -135,6 +135,6 @@ async function reframe(
   }
 }
 
-function removeFile({ files }: Platform, path: string): void {
+export function removeFile({ files }: Platform, path: string): void {
   if (files.exists(path)) files.remove(path);
 }

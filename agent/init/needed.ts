@@ -14,10 +14,10 @@ const cdDrives = 4;
  * four for instance, which the guest reaches by itself.
  *
  * @throws BootError when the arguments name a device that the stub domain was not given, or when two disks are one
- *   to Linux
+ *   to Linux, or one has the state disk's name
  */
 export function neededFrontends(found: Frontends, dm: DmArguments): Frontend[] {
-  refuseNamesakes(found.disks);
+  refuseNames(found.disks);
   const disks = dm.disks.map((device) => {
     const part = found.disks.find((disk) => disk.device !== device && wholeDisk(disk) === device);
     return present(
@@ -51,10 +51,16 @@ function wholeDisk({ virtualDevice }: BlockFrontend): string {
 
 /**
  * Linux has one `xvdb` for hdb, sdb and xvdb, and refuses the second that comes (`xlvbd_add` fails with EBUSY), which
- * may be either; libxl names both `/dev/xvdb` in QEMU's arguments as well.
+ * may be either; libxl names both `/dev/xvdb` in QEMU's arguments as well. The state disk, which would be one more, is
+ * attached later.
  */
-function refuseNamesakes(disks: readonly BlockFrontend[]): void {
+function refuseNames(disks: readonly BlockFrontend[]): void {
   for (const [n, disk] of disks.entries()) {
+    if (disk.id === stateDevice.number)
+      throw new BootError(
+        `${disk.label} (${disk.path}) has the name of the disk over which dom0 saves and restores a guest`,
+        "give it another name in disk= of the guest's configuration",
+      );
     const other = disks.slice(0, n).find(({ device }) => device === disk.device);
     if (other === undefined) continue;
     throw new BootError(
@@ -69,11 +75,9 @@ function refuseNamesakes(disks: readonly BlockFrontend[]): void {
  * what no emulated controller has a place for, and says so in a log of dom0's alone.
  */
 export function unemulatedDisks(found: Frontends, dm: DmArguments): string[] {
-  const left = found.disks.filter(
-    ({ device, id, empty, virtualDevice }) =>
-      id !== stateDevice.number &&
-      // QEMU's arguments name no file for an empty drive: a place among the four has one all the same.
-      (empty ? virtualDevice.disk >= cdDrives : !dm.disks.includes(device)),
+  const left = found.disks.filter(({ device, empty, virtualDevice }) =>
+    // QEMU's arguments name no file for an empty drive: a place among the four has one all the same.
+    empty ? virtualDevice.disk >= cdDrives : !dm.disks.includes(device),
   );
   return left.map(
     ({ label, path }) =>

@@ -61,12 +61,14 @@ export class FakeProcess {
     private readonly host: FakeXenHost,
     readonly domid: number,
     readonly files: Map<string, Inode>,
+    pid: number,
   ) {
     this.platform = fakePlatform({
       clock: host.clock,
       descriptors: this.#descriptors(),
       files: this.#fileSystem() as Platform["files"],
       storage: this.#storage(),
+      processes: { pid },
       sockets: {
         pipe: () => this.#pipe(),
         openTerminalRaw: (path) => this.#terminal(path),
@@ -340,6 +342,7 @@ export class FakeXenHost {
   /** Domains whose frontend never closes its disk. */
   readonly stubborn = new Set<number>();
   #nextLoop = 0;
+  #nextPid = 2;
   readonly #kernel: XenstoreClient;
   /** What the kernel's backend holds open, by the backend's path. */
   readonly #held = new Map<string, Loop>();
@@ -417,7 +420,7 @@ export class FakeXenHost {
 
   process(domid: number): FakeProcess {
     const files = domid === 0 ? this.dom0Files : new Map<string, Inode>();
-    return new FakeProcess(this, domid, files);
+    return new FakeProcess(this, domid, files, this.#nextPid++);
   }
 
   file(path: string): Uint8Array | undefined {

@@ -3,7 +3,7 @@ import { BackingPool } from "../../../agent/dom0/backing.ts";
 import { defaultSettings } from "../../../agent/dom0/settings.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
 import { SystemError } from "../../../agent/platform/port.ts";
-import { fakePlatform } from "../../fakes/platform.ts";
+import { type FakePieces, fakePlatform } from "../../fakes/platform.ts";
 
 const size = (5 << 20) / 2;
 const mebibyte = 1 << 20;
@@ -125,7 +125,7 @@ test("what is about to be written elsewhere is not promised twice", () => {
 });
 
 /** A host with `free` bytes for nameless files, of which none takes room before it is written to. */
-function hostWithFiles(free: number) {
+function hostWithFiles(free: number, storage: FakePieces["storage"] = {}) {
   const sizes = new Map<number, number>();
   let next = 10;
   const platform = fakePlatform({
@@ -136,10 +136,44 @@ function hostWithFiles(free: number) {
       truncate: (fd, bytes) => void sizes.set(fd, bytes),
       attachLoop: () => ({ fd: next++, major: 7, minor: 0 }),
       resizeLoop: () => {},
+      ...storage,
     },
   });
   return new BackingPool(platform, defaultSettings, silentLogger);
 }
+
+test("a dom0 without loop devices, or whose file system has no nameless files, is told of at the start, with what to do", async () => {
+  const fails = (code: string, call: string) => () => {
+    throw new SystemError(code, call, "9");
+  };
+  const without = hostWithFiles(300 * mebibyte, { attachLoop: fails("ENOENT", "loop device for") });
+  const remedy =
+    "loop device for 9: ENOENT; see that dom0 has loop devices (modprobe loop), or give the helper a --device";
+  expect(() => without.check()).toThrow(remedy);
+  await expect(without.make(mebibyte)).rejects.toThrow(remedy);
+  const nfs = hostWithFiles(300 * mebibyte, { openTemporary: fails("EOPNOTSUPP", "open temporary file in") });
+  expect(() => nfs.check()).toThrow(
+    "open temporary file in 9: EOPNOTSUPP; name another --directory, or give the helper a --device",
+  );
+});
+
+test("a file system that is full at the start keeps nobody from starting, and what was tried there goes", () => {
+  const open = new Set<number>();
+  const opened = (fd: number) => {
+    open.add(fd);
+    return fd;
+  };
+  const platform = fakePlatform({
+    descriptors: { close: (fd) => void open.delete(fd) },
+    storage: {
+      freeSpace: () => 0,
+      openTemporary: () => opened(10),
+      attachLoop: () => ({ fd: opened(11), major: 7, minor: 0 }),
+    },
+  });
+  new BackingPool(platform, defaultSettings, silentLogger).check();
+  expect(open.size).toBe(0);
+});
 
 test("a file has room to spare where there is some, and no more than there is", async () => {
   expect((await hostWithFiles(300 * mebibyte).make(mebibyte)).size).toBe(16 * mebibyte);

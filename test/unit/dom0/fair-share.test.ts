@@ -15,3 +15,14 @@ test("who has had ten seconds of a minute waits as long again each time, one sec
   expect(share.rest(70_000, 500)).toBe(500);
   expect(share.rest(70_001, 500)).toBe(0);
 });
+
+test("what is more than that is owed before the next transfer, whatever is asked in between", () => {
+  const share = new FairShare();
+  share.rest(9_000, 9_000);
+  expect(share.owed(9_000)).toBe(0);
+  share.rest(20_000, 9_000);
+  expect(share.owed(22_000)).toBe(7_000);
+  share.rest(23_000, 500);
+  expect(share.owed(23_000)).toBe(6_500);
+  expect(share.owed(40_000)).toBe(0);
+});

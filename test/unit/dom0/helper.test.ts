@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { Helper } from "../../../agent/dom0/helper.ts";
 import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settings.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
+import { SystemError } from "../../../agent/platform/port.ts";
 import { helperHome, requestNode, stateDevice } from "../../../agent/savestate/protocol.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
 import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
@@ -140,6 +141,33 @@ test("a second helper ends, and says what to do", async () => {
   );
 });
 
+test("a helper that could make no disk does not start, and says what to do", async () => {
+  const process = host.process(0);
+  process.onStep = (step) => {
+    if (step === "attach loop") throw new SystemError("ENOENT", "loop device for", "9");
+  };
+  const helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
+  running.push({ helper, process });
+  await expect(helper.start()).rejects.toThrow("ENOENT; see that dom0 has loop devices (modprobe loop)");
+});
+
+test("a lock that is held for a moment, by who asks whether a helper runs, keeps none from starting", async () => {
+  host.locks.add(-1);
+  const started = startHelper();
+  setTimeout(() => host.locks.delete(-1), 50);
+  await started;
+  expect(daemon.get(helperHome)).toBeDefined();
+});
+
+test("one that is told to end while it waits for the lock leaves the other's nodes", async () => {
+  await startHelper();
+  const second = startHelper();
+  second.catch(() => {});
+  await running[1]?.helper.stop();
+  expect(daemon.get(helperHome)).toBeDefined();
+  await expect(second).rejects.toThrow("another helper holds");
+});
+
 test("a disk that is only asked to be as large as it is goes when its time is over", async () => {
   await startHelper({ idleLimit: 200 });
   host.addStubdom(5, 4);
@@ -170,7 +198,7 @@ test("a helper that was restarted gives no disk to anybody before the last one's
   const stood: boolean[] = [];
   const process = host.process(0);
   process.onStep = (step) => {
-    if (step === "attach loop") stood.push(daemon.get(left) !== undefined);
+    if (step === "truncate") stood.push(daemon.get(left) !== undefined);
   };
   const helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
   running.push({ helper, process });
@@ -178,6 +206,49 @@ test("a helper that was restarted gives no disk to anybody before the last one's
   await until(() => stood.length > 0);
   expect(stood).toEqual([false]);
 }, 20_000);
+
+test("what a killed helper attached to a stub domain that has died since goes when the next one starts", async () => {
+  const first = await startHelper();
+  host.addStubdom(5, 4);
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  daemon.set(requestNode(5, 4), "1 77 save 1000", 5);
+  await until(() => daemon.get(`/local/domain/0/backend/vbd/5/${stateDevice.number}/state`) === "4");
+  first.process.kill();
+  host.destroy(5, 4);
+  await startHelper();
+  expectNothingLeft(5);
+});
+
+test("a disk of a domain's own with the state disk's number stays, and its stub domain gets no state disk", async () => {
+  host.addStubdom(5, 4);
+  // A PV guest, and a guest's disk as its stub domain gets it.
+  const nodes = [7, 5].flatMap((domid) => {
+    const at = `${domid}/device/vbd/${stateDevice.number}`;
+    const backend = `/local/domain/0/backend/vbd/${domid}/${stateDevice.number}`;
+    daemon.setAll({
+      [`/local/domain/${at}/backend`]: backend,
+      [`${backend}/script`]: "/bin/true",
+      [`${backend}/params`]: "/dev/vg/data",
+      [`${backend}/state`]: "4",
+      [`/libxl/${at}/backend`]: backend,
+    });
+    return [`/local/domain/${at}/backend`, `${backend}/params`, `/libxl/${at}/backend`];
+  });
+  const own = () => nodes.map((node) => daemon.get(node));
+  const before = own();
+  const { helper } = await startHelper();
+  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
+  daemon.set(requestNode(5, 4), "1 1 save 1000", 5);
+  await until(() => daemon.get(`${helperHome}/5/answer`)?.includes("refused") === true);
+  expect(daemon.get(`${helperHome}/5/answer`)).toMatch(
+    /the guest has a disk xvdzz, the state disk's name; give it another in disk= of its configuration$/,
+  );
+  await helper.stop();
+  expect(own()).toEqual(before);
+  for (const domid of [7, 5])
+    expect(daemon.get(`/local/domain/0/backend/vbd/${domid}/${stateDevice.number}/state`)).toBe("4");
+  expect(host.loops).toEqual([]);
+});
 
 test("QEMU that dies in the middle: a failure, and nothing left", async () => {
   await startHelper();
@@ -221,7 +292,7 @@ test("what was asked of an earlier helper is not done again by the next", async 
   const { process } = await startHelper();
   await until(() => daemon.get(`${helperHome}/5/answer`) === "1 0 ready");
   await new Promise((resolve) => setTimeout(resolve, 50));
-  expect(process.steps).not.toContain("attach loop");
+  expect(process.steps).not.toContain("truncate");
   expectNothingLeft(5);
   await guest.save();
   expect(saved(4)?.length).toBe(1000);
@@ -260,7 +331,7 @@ test.each([
   // Nor afterwards.
   await new Promise((resolve) => setTimeout(resolve, 50));
   client.close();
-  expect(process.steps).not.toContain("attach loop");
+  expect(process.steps).not.toContain("truncate");
   expectNothingLeft(5);
   expect([daemon.get(helperHome), daemon.get(`${helperHome}/5`)]).toEqual([undefined, undefined]);
 });
@@ -427,6 +498,30 @@ test("a stub domain that asks again and again fills no log", async () => {
   xenstore.close();
   expect(lines.filter((line) => line.includes("asks so often"))).toHaveLength(1);
   expect(lines.filter((line) => line.includes(": release")).length).toBeLessThan(65);
+}, 60_000);
+
+test("of one that keeps the helper busy, half of the time at most goes to transfers, and it hears so", async () => {
+  const { process } = await startHelper();
+  host.addStubdom(5, 4);
+  // Each release takes five seconds.
+  host.stubborn.add(5);
+  const answer = () => daemon.get(`${helperHome}/5/answer`) ?? "";
+  await until(() => answer() !== "");
+  host.clock.run(10);
+  let heard = "";
+  process.onStep = (step) => {
+    if (step === "open temporary") heard = answer();
+  };
+  const began = host.clock.now();
+  for (let n = 1; n < 9; n += 2) {
+    daemon.set(requestNode(5, 4), `1 ${n} save 1000`, 5);
+    await until(() => answer().startsWith(`1 ${n} attached`));
+    daemon.set(requestNode(5, 4), `1 ${n + 1} release`, 5);
+    await until(() => answer() === `1 ${n + 1} released`);
+  }
+  // Twenty of work, of which ten are free.
+  expect(host.clock.now() - began).toBeGreaterThan(30_000);
+  expect(heard).toMatch(/^1 7 working [1-9]$/);
 }, 60_000);
 
 test("killed at every step, on either side: no half state, no leak, and the next save works", async () => {

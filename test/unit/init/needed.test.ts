@@ -3,6 +3,7 @@ import { encodeText } from "../../../agent/bytes/text.ts";
 import { discoverFrontends } from "../../../agent/frontends/discover.ts";
 import { neededFrontends, unemulatedDisks, unemulatedSerials } from "../../../agent/init/needed.ts";
 import { readDmArguments } from "../../../agent/qemu/dm-argv.ts";
+import { stateDevice } from "../../../agent/savestate/state-device.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { FakeClock } from "../../fakes/clock.ts";
 import { StubdomTree, stubdomId } from "../../fakes/stubdom-tree.ts";
@@ -38,6 +39,15 @@ test.each([
   const found = await discoverFrontends(new XenstoreClient(daemon.connect(stubdomId), new FakeClock()));
   expect(() => neededFrontends(found, argumentsOf("-drive file=/dev/xvda,if=ide"))).toThrow(
     `(device/vbd holds disk ${vdev}); name the whole disk in disk=, ${whole}, and not ${vdev}`,
+  );
+});
+
+test("a disk of the state disk's name is refused, with what to do", async () => {
+  const daemon = new FakeXenstored();
+  new StubdomTree(daemon).disk(stateDevice.number, "xvdzz");
+  const found = await discoverFrontends(new XenstoreClient(daemon.connect(stubdomId), new FakeClock()));
+  expect(() => neededFrontends(found, argumentsOf("-M xenfv"))).toThrow(
+    /^disk xvdzz \(device\/vbd\/268614912\) has the name of the disk .*; give it another name in disk= /,
   );
 });
 
