@@ -18,6 +18,11 @@ import {
 const helperSilence = 10_000;
 /** A helper that does not even say that is not there: its node is a dead one's. */
 const firstSilence = 3_000;
+/**
+ * A helper at work says so for as long as it lives, also where a disk of dom0's never answers. All that it ever has to do is
+ * to read and write a state of 256 MiB, which takes 270 s at 2 MB/s.
+ */
+const longestWork = 300_000;
 
 /** No helper answers in dom0; state goes over the consoles then. */
 export class HelperAbsent extends TransferError {}
@@ -45,11 +50,16 @@ export class HelperLink {
 
   /**
    * @returns the answer of the kind `outcome`
+   * @param most milliseconds, however often the helper says that it is at work
    * @throws TransferError when the helper refuses, or stops answering; HelperAbsent when it never began to
    */
-  async ask<O extends Reply["outcome"]>(ask: Ask, outcome: O): Promise<Extract<Answer, { outcome: O }>> {
+  async ask<O extends Reply["outcome"]>(
+    ask: Ask,
+    outcome: O,
+    most = longestWork,
+  ): Promise<Extract<Answer, { outcome: O }>> {
     const number = this.#next();
-    const answer = await this.#exchange(number, formatRequest({ ...ask, number }), ask.verb);
+    const answer = await this.#exchange(number, formatRequest({ ...ask, number }), ask.verb, most);
     if (answer.outcome === outcome) return answer as Extract<Answer, { outcome: O }>;
     const said = answer.outcome === "refused" ? answer.reason : `an unexpected "${answer.outcome}"`;
     throw new TransferError(`dom0's helper refused "${ask.verb}": ${said}`);
@@ -62,7 +72,7 @@ export class HelperLink {
     void watching?.then((watch) => watch.stop()).catch(() => {});
   }
 
-  #exchange(number: number, request: string, verb: string): Promise<Answer> {
+  #exchange(number: number, request: string, verb: string, most: number): Promise<Answer> {
     this.#asking?.lost(new TransferError(`"${verb}" came before the last answer of dom0's helper`));
     return new Promise((resolve, reject) => {
       let settled = false;
@@ -72,6 +82,7 @@ export class HelperLink {
         if (settled) return;
         settled = true;
         silence.cancel();
+        late.cancel();
         this.#asking = undefined;
         act();
       };
@@ -81,6 +92,10 @@ export class HelperLink {
         settle(() => reject(heard === "" ? new HelperAbsent(text) : new TransferError(`${text} any more`)));
       };
       let silence = this.clock.setTimer(firstSilence, expire);
+      const late = this.clock.setTimer(most, () => {
+        const text = `dom0's helper has not done "${verb}" in ${most / 1000} s; see dom0's kernel log about its disks`;
+        settle(() => reject(new TransferError(text)));
+      });
       const look = async () => {
         const answer = await this.#read();
         if (settled || answer?.number !== number) return;

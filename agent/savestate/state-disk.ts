@@ -12,6 +12,10 @@ import { type Ask, stateDevice } from "./protocol.ts";
 
 /** How long the disk may take to appear, and to become larger, after dom0 said that it is there. */
 const deviceDeadline = 10_000;
+/** For one read or write of at most a chunk: twice what Linux gives a disk of its own. */
+const storeDeadline = 60_000;
+/** For dom0 to take the disk back: it gives the stub domain 5 s for that. */
+const releaseDeadline = 30_000;
 
 const device = `/dev/${stateDevice.name}`;
 
@@ -83,6 +87,7 @@ export class StateDisk {
       const store = new DescriptorStore(platform, fd, {
         enlarge: (size) => disk.#grow(size),
         transient: true,
+        deadline: storeDeadline,
       });
       const disk: StateDisk = new StateDisk(platform, helper, store);
       return disk;
@@ -134,7 +139,7 @@ export class StateDisk {
 /** Gives the disk back; a helper that has gone takes it down by itself. */
 export async function release(helper: HelperLink, log: Logger): Promise<void> {
   try {
-    await helper.ask({ verb: "release" }, "released");
+    await helper.ask({ verb: "release" }, "released", releaseDeadline);
   } catch (error) {
     log.warn({ error: String(error) }, `state disk: dom0 was not told that it is free: ${String(error)}`);
   }
