@@ -16,7 +16,7 @@ import {
 
 /** The helper says `working` at once and then every two seconds; silent for so long, it is gone. */
 const helperSilence = 10_000;
-/** A helper that does not even say that is not there: its node is a dead one's. */
+/** One that has never answered, and does not even say that, is not there: its node is a dead one's. */
 const firstSilence = 3_000;
 /**
  * A helper at work says so for as long as it lives, also where a disk of dom0's never answers. All that it ever has to do is
@@ -33,6 +33,8 @@ export class HelperLink {
   #watching: Promise<Watch> | undefined;
   /** The question under way. */
   #asking: { changed(): void; lost(error: unknown): void } | undefined;
+  /** Since the last {@link close} it has answered a question: silent, it is stuck, not absent. */
+  #met = false;
 
   constructor(
     private readonly store: XenstoreClient,
@@ -67,6 +69,7 @@ export class HelperLink {
 
   /** Listens to the helper no longer, until the next question. Idempotent. */
   close(): void {
+    this.#met = false;
     const watching = this.#watching;
     this.#watching = undefined;
     void watching?.then((watch) => watch.stop()).catch(() => {});
@@ -88,10 +91,12 @@ export class HelperLink {
       };
       const expire = () => {
         const text = `dom0's helper does not answer "${verb}"`;
-        if (heard === "") this.#withdraw();
-        settle(() => reject(heard === "" ? new HelperAbsent(text) : new TransferError(`${text} any more`)));
+        const absent = heard === "" && !this.#met;
+        if (absent) this.#withdraw();
+        const stuck = `${text} any more; see whether it runs: stubdom dom0 status`;
+        settle(() => reject(absent ? new HelperAbsent(text) : new TransferError(stuck)));
       };
-      let silence = this.clock.setTimer(firstSilence, expire);
+      let silence = this.clock.setTimer(this.#met ? helperSilence : firstSilence, expire);
       const late = this.clock.setTimer(most, () => {
         const text = `dom0's helper has not done "${verb}" in ${most / 1000} s; see dom0's kernel log about its disks`;
         settle(() => reject(new TransferError(text)));
@@ -99,7 +104,10 @@ export class HelperLink {
       const look = async () => {
         const answer = await this.#read();
         if (settled || answer?.number !== number) return;
-        if (answer.outcome !== "working") return settle(() => resolve(answer));
+        if (answer.outcome !== "working") {
+          this.#met = true;
+          return settle(() => resolve(answer));
+        }
         const news = `working ${answer.count}`;
         if (news === heard) return;
         heard = news;

@@ -1,11 +1,13 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Helper } from "../../../agent/dom0/helper.ts";
 import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settings.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
+import { HelperLink } from "../../../agent/savestate/helper-link.ts";
 import { answerNode, requestNode } from "../../../agent/savestate/protocol.ts";
 import { type Incoming, openIncoming } from "../../../agent/savestate/restore.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
 import { StateSums } from "../../../agent/savestate/tail.ts";
+import { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { FakeClock, quiet } from "../../fakes/clock.ts";
 import { FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
@@ -35,15 +37,17 @@ afterEach(async () => {
   host.stop();
 });
 
-async function startHelper(changed: Partial<HelperSettings> = {}) {
+async function startHelper(changed: Partial<HelperSettings> = {}, clock = host.clock) {
   const process = host.process(0);
   const settings = { ...defaultSettings, keepFree: 0, ...changed };
-  helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
+  const bus = daemon.connect(0);
+  const platform = { ...process.platform, clock };
+  helper = new Helper(platform, new XenstoreClient(bus, clock), silentLogger, settings, () => {});
   await helper.start();
   for (let i = 0; i < 500 && daemon.get(answerNode(S)) === undefined; i++) {
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
-  return process;
+  return { process, bus };
 }
 
 function stubdom() {
@@ -247,7 +251,7 @@ test.each([
 test("dom0's disk never takes the state: given up, and the next save goes through when it does", async () => {
   const clock = new FakeClock();
   await setUp(clock);
-  const { storage } = (await startHelper()).platform;
+  const { storage } = (await startHelper()).process.platform;
   const guest = stubdom();
   const saver = new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(realState, 7)));
   const working = storage.writeAt;
@@ -267,6 +271,61 @@ test("dom0's disk never takes the state: given up, and the next save goes throug
   await quiet();
   await inTime(saver.handler({}), [clock]);
   expect(lines.at(-1)).toMatch(/over the state disk/);
+});
+
+test("a helper that was stuck while it attached the disk takes it back when it goes on", async () => {
+  const clock = new FakeClock();
+  await setUp(clock);
+  const own = new FakeClock();
+  const clocks = [clock, own];
+  const { bus } = await startHelper({}, own);
+  const guest = stubdom();
+  const saver = new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(realState, 7)));
+  let held = false;
+  daemon.onRequest = (request) => {
+    if (held || !request.startsWith(`mkdir /libxl/${S}/`)) return;
+    held = true;
+    bus.hold();
+    clocks.pop();
+  };
+  await expect(inTime(saver.handler({}), clocks)).rejects.toThrow(/does not answer "save" any more/);
+  bus.release();
+  clocks.push(own);
+  await inTime(new Promise<void>((resolve) => void clock.setTimer(5_000, resolve)), clocks);
+  expect(host.loops.length).toBe(0);
+  await inTime(saver.handler({}), clocks);
+  expect(lines.at(-1)).toMatch(/over the state disk in \d\./);
+});
+
+describe("a state disk that was attached for nobody", () => {
+  let clock: FakeClock;
+  let dom0: Awaited<ReturnType<typeof startHelper>>;
+  let saver: StateSaver;
+
+  beforeEach(async () => {
+    clock = new FakeClock();
+    await setUp(clock);
+    dom0 = await startHelper();
+    const { context, process } = stubdom();
+    const earlier = new HelperLink(context.xenstore, clock, silentLogger, S, T);
+    await inTime(earlier.ask({ verb: "save", bytes: 1 << 20 }, "attached"), [clock]);
+    earlier.close();
+    saver = new StateSaver(context, new FakeSavingQemu(process, qemuState(realState, 7)));
+  });
+
+  test("is given back before the next is asked for", async () => {
+    await inTime(saver.handler({}), [clock]);
+    expect(lines.at(-1)).toMatch(/over the state disk/);
+  });
+
+  test("and stays: what is to be done is told", async () => {
+    helper = undefined;
+    dom0.bus.close();
+    dom0.process.kill();
+    await expect(inTime(saver.handler({}), [clock])).rejects.toThrow(
+      "/dev/xvdzz of an earlier transfer stays; start or restart dom0's helper: stubdom dom0 serve",
+    );
+  });
 });
 
 test("console 1 carries one state only", async () => {
