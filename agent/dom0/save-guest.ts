@@ -82,8 +82,15 @@ async function saveDevices(
       asked = true;
       await qmp.execute("xen-save-devices-state", { filename: raw, live: false }, saveDeadline);
     } finally {
-      // Also where `stop` did not answer: QEMU may do it yet.
-      await qmp.execute("cont", {}, flushDeadline);
+      // Also where `stop` did not answer: QEMU may do it yet. Where this does not arrive, `xl unpause` sends it over a connection
+      // of its own, and lets the guest's processors run only with QEMU's answer (libxl__domain_unpause); its exit status is 0 anyway.
+      await qmp.execute("cont", {}, flushDeadline).catch((error: unknown) => {
+        const reason = error instanceof Error ? error.message : String(error);
+        const remedy = `where \`xl list\` shows domain ${domid} as paused, repeat: xl unpause ${domid}`;
+        throw new TransferError(
+          `QEMU has not answered "cont" (${reason}), xl unpause sends it again; ${remedy}`,
+        );
+      });
     }
     toolstack.throwIfInterrupted();
     return await writeStateFile(platform, file, { uuid, qemuVersion }, async (writer) => {

@@ -10,19 +10,21 @@ export interface StoreOptions {
    * flushed.
    */
   readonly transient?: boolean;
+  /** Milliseconds after which a read or write that has not ended has failed. */
+  readonly deadline?: number;
 }
 
 /**
  * A {@link BlockStore} over a descriptor of a file or block device, which it owns. What another thread reads and writes
  * knows the descriptor by its number alone, which must not be somebody else's by then: so it is closed once nothing is
- * under way.
+ * under way, which one that was given up still is.
  */
 export class DescriptorStore implements BlockStore {
   #closed = false;
   #underWay = 0;
 
   constructor(
-    private readonly platform: Pick<Platform, "descriptors" | "storage">,
+    private readonly platform: Pick<Platform, "clock" | "descriptors" | "storage">,
     readonly fd: number,
     private readonly options: StoreOptions = {},
   ) {}
@@ -86,18 +88,29 @@ export class DescriptorStore implements BlockStore {
   #follow<T>(operation: () => Promise<T>, what: () => string): Promise<T> {
     if (this.#closed) return Promise.reject(new SystemError("EBADF", "use", "a state disk that is closed"));
     this.#underWay += 1;
-    return operation().then(
-      (result) => {
+    return new Promise((resolve, reject) => {
+      const fail = (why: string) =>
+        reject(new TransferError(`cannot ${what()}: ${why}; see dom0's kernel log about what is behind it`));
+      const { deadline } = this.options;
+      const late =
+        deadline === undefined
+          ? undefined
+          : this.platform.clock.setTimer(deadline, () => fail(`no answer for ${deadline / 1000} s`));
+      const done = () => {
+        late?.cancel();
         this.#done();
-        return result;
-      },
-      (error: unknown) => {
-        this.#done();
-        if (!(error instanceof SystemError)) throw error;
-        throw new TransferError(
-          `cannot ${what()}: ${error.code}; see dom0's kernel log about what is behind it`,
-        );
-      },
-    );
+      };
+      operation().then(
+        (result) => {
+          done();
+          resolve(result);
+        },
+        (error: unknown) => {
+          done();
+          if (error instanceof SystemError) fail(error.code);
+          else reject(error);
+        },
+      );
+    });
   }
 }

@@ -16,8 +16,13 @@ import {
 
 /** The helper says `working` at once and then every two seconds; silent for so long, it is gone. */
 const helperSilence = 10_000;
-/** A helper that does not even say that is not there: its node is a dead one's. */
+/** One that has never answered, and does not even say that, is not there: its node is a dead one's. */
 const firstSilence = 3_000;
+/**
+ * A helper at work says so for as long as it lives, also where a disk of dom0's never answers. All that it ever has to do is
+ * to read and write a state of 256 MiB, which takes 270 s at 2 MB/s.
+ */
+const longestWork = 300_000;
 
 /** No helper answers in dom0; state goes over the consoles then. */
 export class HelperAbsent extends TransferError {}
@@ -28,6 +33,8 @@ export class HelperLink {
   #watching: Promise<Watch> | undefined;
   /** The question under way. */
   #asking: { changed(): void; lost(error: unknown): void } | undefined;
+  /** Since the last {@link close} it has answered a question: silent, it is stuck, not absent. */
+  #met = false;
 
   constructor(
     private readonly store: XenstoreClient,
@@ -45,11 +52,16 @@ export class HelperLink {
 
   /**
    * @returns the answer of the kind `outcome`
+   * @param most milliseconds, however often the helper says that it is at work
    * @throws TransferError when the helper refuses, or stops answering; HelperAbsent when it never began to
    */
-  async ask<O extends Reply["outcome"]>(ask: Ask, outcome: O): Promise<Extract<Answer, { outcome: O }>> {
+  async ask<O extends Reply["outcome"]>(
+    ask: Ask,
+    outcome: O,
+    most = longestWork,
+  ): Promise<Extract<Answer, { outcome: O }>> {
     const number = this.#next();
-    const answer = await this.#exchange(number, formatRequest({ ...ask, number }), ask.verb);
+    const answer = await this.#exchange(number, formatRequest({ ...ask, number }), ask.verb, most);
     if (answer.outcome === outcome) return answer as Extract<Answer, { outcome: O }>;
     const said = answer.outcome === "refused" ? answer.reason : `an unexpected "${answer.outcome}"`;
     throw new TransferError(`dom0's helper refused "${ask.verb}": ${said}`);
@@ -57,12 +69,13 @@ export class HelperLink {
 
   /** Listens to the helper no longer, until the next question. Idempotent. */
   close(): void {
+    this.#met = false;
     const watching = this.#watching;
     this.#watching = undefined;
     void watching?.then((watch) => watch.stop()).catch(() => {});
   }
 
-  #exchange(number: number, request: string, verb: string): Promise<Answer> {
+  #exchange(number: number, request: string, verb: string, most: number): Promise<Answer> {
     this.#asking?.lost(new TransferError(`"${verb}" came before the last answer of dom0's helper`));
     return new Promise((resolve, reject) => {
       let settled = false;
@@ -72,19 +85,29 @@ export class HelperLink {
         if (settled) return;
         settled = true;
         silence.cancel();
+        late.cancel();
         this.#asking = undefined;
         act();
       };
       const expire = () => {
         const text = `dom0's helper does not answer "${verb}"`;
-        if (heard === "") this.#withdraw();
-        settle(() => reject(heard === "" ? new HelperAbsent(text) : new TransferError(`${text} any more`)));
+        const absent = heard === "" && !this.#met;
+        if (absent) this.#withdraw();
+        const stuck = `${text} any more; see whether it runs: stubdom dom0 status`;
+        settle(() => reject(absent ? new HelperAbsent(text) : new TransferError(stuck)));
       };
-      let silence = this.clock.setTimer(firstSilence, expire);
+      let silence = this.clock.setTimer(this.#met ? helperSilence : firstSilence, expire);
+      const late = this.clock.setTimer(most, () => {
+        const text = `dom0's helper has not done "${verb}" in ${most / 1000} s; see dom0's kernel log about its disks`;
+        settle(() => reject(new TransferError(text)));
+      });
       const look = async () => {
         const answer = await this.#read();
         if (settled || answer?.number !== number) return;
-        if (answer.outcome !== "working") return settle(() => resolve(answer));
+        if (answer.outcome !== "working") {
+          this.#met = true;
+          return settle(() => resolve(answer));
+        }
         const news = `working ${answer.count}`;
         if (news === heard) return;
         heard = news;

@@ -21,6 +21,7 @@ export type Qmp = Pick<QmpClient, "execute">;
 /** Takes bytes where it wants them: see ExtentWriter. */
 export interface StateSink {
   readonly room: Uint8Array;
+  /** Settles by itself, also where what is behind it never answers. */
   filled(count: number): Promise<void>;
 }
 
@@ -120,7 +121,7 @@ class FifoReader {
         throw new TransferError("what QEMU writes does not begin as a state of QEMU's");
       if (count === 0) return begun;
       begun ||= count !== null;
-      if (count !== null) await this.#taken(sink.filled(count));
+      if (count !== null) await sink.filled(count);
       else if (this.#writerDone)
         throw new TransferError("QEMU says that it has written its state, and holds its end of it open");
       else await this.#readable();
@@ -132,18 +133,6 @@ class FifoReader {
     this.#open = false;
     this.platform.descriptors.onReadable(this.fd, null);
     this.platform.descriptors.close(this.fd);
-  }
-
-  /** Until it is taken, or this is abandoned: what is behind the sink may never answer. */
-  #taken(taking: Promise<void>): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#wake = (error) => {
-        if (error !== undefined) reject(error);
-      };
-      taking.then(resolve, reject).finally(() => {
-        this.#wake = undefined;
-      });
-    });
   }
 
   #readable(): Promise<void> {

@@ -100,8 +100,7 @@ export class StateSaver {
     } catch (error) {
       disk.close();
       await release(this.#helper, log);
-      // Absent only at the first question: later, QEMU may have been asked already.
-      throw error instanceof HelperAbsent ? new TransferError(error.message) : error;
+      throw error;
     }
   }
 

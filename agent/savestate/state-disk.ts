@@ -7,11 +7,15 @@ import type { StateContext } from "./context.ts";
 import { DescriptorStore } from "./descriptor-store.ts";
 import { TransferError } from "./errors.ts";
 import { blockSize } from "./format.ts";
-import type { HelperLink } from "./helper-link.ts";
+import { HelperAbsent, type HelperLink } from "./helper-link.ts";
 import { type Ask, stateDevice } from "./protocol.ts";
 
 /** How long the disk may take to appear, and to become larger, after dom0 said that it is there. */
 const deviceDeadline = 10_000;
+/** For one read or write of at most a chunk: twice what Linux gives a disk of its own. */
+const storeDeadline = 60_000;
+/** For dom0 to take the disk back: it gives the stub domain 5 s for that. */
+const releaseDeadline = 30_000;
 
 const device = `/dev/${stateDevice.name}`;
 
@@ -73,21 +77,28 @@ export class StateDisk {
   ): Promise<StateDisk> {
     const { platform, log } = context;
     // The kernel takes one down in its own time, and would take a new one in its place for the old one.
-    if (!(await deviceIs(platform, false))) throw new TransferError(`${device} of an earlier transfer stays`);
-    const attached = await helper.ask(ask, "attached");
+    if (!(await deviceIs(platform, false))) {
+      // A helper that was stuck may have attached it when nobody waited any more.
+      await release(helper, log);
+      if (!(await deviceIs(platform, false))) {
+        const remedy = "start or restart dom0's helper: stubdom dom0 serve";
+        throw new TransferError(`${device} of an earlier transfer stays; ${remedy}`);
+      }
+    }
     try {
-      await appeared(context, attached);
+      await appeared(context, await helper.ask(ask, "attached"));
       // Past the page cache: a stub domain has no memory to spare, and what is written must be dom0's at once.
       const access = ask.verb === "save" ? "read-write" : "read";
       const fd = platform.descriptors.open(device, { access, direct: true });
       const store = new DescriptorStore(platform, fd, {
         enlarge: (size) => disk.#grow(size),
         transient: true,
+        deadline: storeDeadline,
       });
       const disk: StateDisk = new StateDisk(platform, helper, store);
       return disk;
     } catch (error) {
-      await release(helper, log);
+      if (!(error instanceof HelperAbsent)) await release(helper, log);
       throw error;
     }
   }
@@ -134,7 +145,7 @@ export class StateDisk {
 /** Gives the disk back; a helper that has gone takes it down by itself. */
 export async function release(helper: HelperLink, log: Logger): Promise<void> {
   try {
-    await helper.ask({ verb: "release" }, "released");
+    await helper.ask({ verb: "release" }, "released", releaseDeadline);
   } catch (error) {
     log.warn({ error: String(error) }, `state disk: dom0 was not told that it is free: ${String(error)}`);
   }

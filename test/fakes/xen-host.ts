@@ -1,4 +1,4 @@
-import { type Platform, type Storage, SystemError } from "../../agent/platform/port.ts";
+import { type Clock, type Platform, type Storage, SystemError } from "../../agent/platform/port.ts";
 import { stateDevice } from "../../agent/savestate/protocol.ts";
 import { XenstoreClient } from "../../agent/xenstore/client.ts";
 import { RealClock } from "./clock.ts";
@@ -336,18 +336,23 @@ export class FakeXenHost {
   readonly dom0Files = new Map<string, Inode>();
   readonly locks = new Set<number>();
   readonly loops: Loop[] = [];
-  /** Everybody's. */
-  readonly clock = new RealClock();
+  readonly #real = new RealClock();
   freeSpace = 1 << 30;
   /** Domains whose frontend never closes its disk. */
   readonly stubborn = new Set<number>();
   #nextLoop = 0;
   #nextPid = 2;
+  readonly clock: Clock;
   readonly #kernel: XenstoreClient;
   /** What the kernel's backend holds open, by the backend's path. */
   readonly #held = new Map<string, Loop>();
 
-  constructor(readonly daemon: FakeXenstored) {
+  /** @param clock everybody's; the machine's, which {@link hurry} drives, unless a test has its own */
+  constructor(
+    readonly daemon: FakeXenstored,
+    clock?: Clock,
+  ) {
+    this.clock = clock ?? this.#real;
     this.#kernel = new XenstoreClient(daemon.connect(0), this.clock);
   }
 
@@ -410,12 +415,12 @@ export class FakeXenHost {
    * machine that is busy with something else is slow as well.
    */
   hurry(): void {
-    this.clock.run(20);
+    this.#real.run(20);
   }
 
   /** As if nothing had been. */
   calm(): void {
-    this.clock.run(1);
+    this.#real.run(1);
   }
 
   process(domid: number): FakeProcess {

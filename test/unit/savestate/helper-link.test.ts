@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { encodeText } from "../../../agent/bytes/text.ts";
 import { silentLogger } from "../../../agent/log/logger.ts";
+import { TransferError } from "../../../agent/savestate/errors.ts";
 import { HelperAbsent, HelperLink } from "../../../agent/savestate/helper-link.ts";
 import type { XenstoreClient } from "../../../agent/xenstore/client.ts";
 import { XenstoreError } from "../../../agent/xenstore/errors.ts";
@@ -49,4 +50,40 @@ test("a new question ends the one under way, whose silence then concerns nobody"
   await clock.advance(20_000);
   expect(written.map((request) => request.split(" ")[2])).toEqual(["grow", "release"]);
   expect(clock.pending).toBe(0);
+});
+
+test("a helper that has answered is given longer, and is not absent", async () => {
+  const clock = new FakeClock();
+  const written: string[] = [];
+  let fire = () => {};
+  let answer = "0 absent";
+  const store = {
+    watch: async (_: string, changed: () => void) => {
+      fire = changed;
+      return { stop: async () => {} };
+    },
+    write: async (_: string, value: string) => void written.push(value),
+    read: async () => encodeText(answer),
+  } as unknown as XenstoreClient;
+  const link = new HelperLink(store, clock, silentLogger, 5, 4);
+  const number = () => written.at(-1)?.split(" ")[1];
+  const attaching = link.ask({ verb: "save", bytes: 1 << 20 }, "attached");
+  await settle();
+  answer = `1 ${number()} attached 268614912 1048576`;
+  fire();
+  await attaching;
+  const growing = link.ask({ verb: "grow", bytes: 1 << 21 }, "grown");
+  await clock.advance(9_000);
+  answer = `1 ${number()} grown 2097152`;
+  fire();
+  await growing;
+  const commit = link.ask({ verb: "commit", bytes: 1000 }, "placed").catch((error: unknown) => error);
+  await clock.advance(10_000);
+  const error = await commit;
+  expect(error).toBeInstanceOf(TransferError);
+  expect(error).not.toBeInstanceOf(HelperAbsent);
+  link.close();
+  const later = link.ask({ verb: "save", bytes: 1 << 20 }, "attached").catch((error: unknown) => error);
+  await clock.advance(3_000);
+  expect(await later).toBeInstanceOf(HelperAbsent);
 });

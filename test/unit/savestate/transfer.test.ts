@@ -1,12 +1,14 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Helper } from "../../../agent/dom0/helper.ts";
 import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settings.ts";
 import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
+import { HelperLink } from "../../../agent/savestate/helper-link.ts";
 import { answerNode, requestNode } from "../../../agent/savestate/protocol.ts";
-import { saveThroughFifo } from "../../../agent/savestate/qemu-output.ts";
 import { type Incoming, openIncoming } from "../../../agent/savestate/restore.ts";
 import { StateSaver } from "../../../agent/savestate/save.ts";
 import { StateSums } from "../../../agent/savestate/tail.ts";
+import { XenstoreClient } from "../../../agent/xenstore/client.ts";
+import { FakeClock, quiet } from "../../fakes/clock.ts";
 import { FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
 import { FakeXenstored } from "../../fakes/xenstored.ts";
 import { xxh64 } from "../../fakes/xxh64.ts";
@@ -19,13 +21,15 @@ let daemon: FakeXenstored;
 let helper: Helper | undefined;
 let lines: string[];
 
-beforeEach(async () => {
+async function setUp(clock?: FakeClock): Promise<void> {
   daemon = new FakeXenstored({ largestPiece: 4096 });
-  host = new FakeXenHost(daemon);
+  host = new FakeXenHost(daemon, clock);
   await host.start();
   host.addStubdom(S, T);
   lines = [];
-});
+}
+
+beforeEach(() => setUp());
 
 afterEach(async () => {
   await helper?.stop();
@@ -33,14 +37,17 @@ afterEach(async () => {
   host.stop();
 });
 
-async function startHelper(changed: Partial<HelperSettings> = {}): Promise<void> {
+async function startHelper(changed: Partial<HelperSettings> = {}, clock = host.clock) {
   const process = host.process(0);
   const settings = { ...defaultSettings, keepFree: 0, ...changed };
-  helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
+  const bus = daemon.connect(0);
+  const platform = { ...process.platform, clock };
+  helper = new Helper(platform, new XenstoreClient(bus, clock), silentLogger, settings, () => {});
   await helper.start();
   for (let i = 0; i < 500 && daemon.get(answerNode(S)) === undefined; i++) {
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
+  return { process, bus };
 }
 
 function stubdom() {
@@ -198,26 +205,127 @@ test("what is no state of QEMU's is not taken for a guest that was saved", async
   expect(host.file(`/var/lib/xen/qemu-save.${T}`)).toBeUndefined();
 });
 
-test("where the state goes never answers: given up with QEMU's command", async () => {
-  const { process } = stubdom();
-  const qemu = new FakeSavingQemu(process, qemuState(1000, 7));
-  let stuck = () => {};
-  const given = new Promise<void>((resolve) => {
-    stuck = resolve;
+/** Until it has ended; time passes no faster than what happens in it, and for whom it passes. */
+async function inTime<T>(work: Promise<T>, clocks: readonly FakeClock[]): Promise<T> {
+  let over = false;
+  work
+    .catch(() => {})
+    .finally(() => {
+      over = true;
+    });
+  for (let passed = 0; ; passed += 500) {
+    await quiet();
+    if (over) return work;
+    if (passed > 900_000) throw new Error("not over after 15 minutes");
+    for (const clock of clocks) await clock.advance(500);
+  }
+}
+
+/** As many bytes as a guest with the usual devices has. */
+const realState = 211_335;
+
+test.each([
+  ["is never read", "readAt", realState, /cannot read byte 0 of the state disk: no answer for 60 s/],
+  ["takes nothing", "writeAt", realState, /cannot write byte 8192 of the state disk: no answer for 60 s/],
+  ["takes nothing, and has more to take", "writeAt", 900_000, /cannot write byte 12288 .* for 60 s/],
+] as const)(
+  "a state disk that %s: given up, and the next save goes through",
+  async (_, call, size, message) => {
+    const clock = new FakeClock();
+    await setUp(clock);
+    await startHelper();
+    const guest = stubdom();
+    const saver = new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(size, 7)));
+    const { storage } = guest.process.platform;
+    const working = storage[call];
+    Object.assign(storage, { [call]: () => new Promise(() => {}) });
+    await expect(inTime(saver.handler({}), [clock])).rejects.toThrow(message);
+    expect(clock.now()).toBeLessThan(70_000);
+    expect(lines.at(-1)).toMatch(/^save: failed: cannot /);
+    Object.assign(storage, { [call]: working });
+    await inTime(saver.handler({}), [clock]);
+    expect(lines.at(-1)).toMatch(`save: ${size} bytes of device state over the state disk`);
+  },
+);
+
+test("dom0's disk never takes the state: given up, and the next save goes through when it does", async () => {
+  const clock = new FakeClock();
+  await setUp(clock);
+  const { storage } = (await startHelper()).process.platform;
+  const guest = stubdom();
+  const saver = new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(realState, 7)));
+  const working = storage.writeAt;
+  let recover = () => {};
+  const recovered = new Promise<void>((resolve) => {
+    recover = resolve;
   });
-  const sink = {
-    room: new Uint8Array(4096),
-    filled: () => {
-      stuck();
-      return new Promise<void>(() => {});
-    },
+  const writeAt: typeof working = (...write) => recovered.then(() => working(...write));
+  Object.assign(storage, { writeAt });
+  const saving = inTime(saver.handler({}), [clock]);
+  await expect(saving).rejects.toThrow(
+    /has not done "commit" in 300 s; see dom0's kernel log about its disks/,
+  );
+  expect(clock.now()).toBeLessThan(330_000);
+  expect(lines.at(-1)).toMatch(/^save: failed: dom0's helper has not done "commit"/);
+  recover();
+  await quiet();
+  await inTime(saver.handler({}), [clock]);
+  expect(lines.at(-1)).toMatch(/over the state disk/);
+});
+
+test("a helper that was stuck while it attached the disk takes it back when it goes on", async () => {
+  const clock = new FakeClock();
+  await setUp(clock);
+  const own = new FakeClock();
+  const clocks = [clock, own];
+  const { bus } = await startHelper({}, own);
+  const guest = stubdom();
+  const saver = new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(realState, 7)));
+  let held = false;
+  daemon.onRequest = (request) => {
+    if (held || !request.startsWith(`mkdir /libxl/${S}/`)) return;
+    held = true;
+    bus.hold();
+    clocks.pop();
   };
-  const execute = async (...command: Parameters<typeof qemu.execute>) => {
-    await qemu.execute(...command);
-    await given;
-    throw new Error("no answer in time");
-  };
-  await expect(saveThroughFifo(process.platform, { execute }, {}, sink)).rejects.toThrow("no answer in time");
+  await expect(inTime(saver.handler({}), clocks)).rejects.toThrow(/does not answer "save" any more/);
+  bus.release();
+  clocks.push(own);
+  await inTime(new Promise<void>((resolve) => void clock.setTimer(5_000, resolve)), clocks);
+  expect(host.loops.length).toBe(0);
+  await inTime(saver.handler({}), clocks);
+  expect(lines.at(-1)).toMatch(/over the state disk in \d\./);
+});
+
+describe("a state disk that was attached for nobody", () => {
+  let clock: FakeClock;
+  let dom0: Awaited<ReturnType<typeof startHelper>>;
+  let saver: StateSaver;
+
+  beforeEach(async () => {
+    clock = new FakeClock();
+    await setUp(clock);
+    dom0 = await startHelper();
+    const { context, process } = stubdom();
+    const earlier = new HelperLink(context.xenstore, clock, silentLogger, S, T);
+    await inTime(earlier.ask({ verb: "save", bytes: 1 << 20 }, "attached"), [clock]);
+    earlier.close();
+    saver = new StateSaver(context, new FakeSavingQemu(process, qemuState(realState, 7)));
+  });
+
+  test("is given back before the next is asked for", async () => {
+    await inTime(saver.handler({}), [clock]);
+    expect(lines.at(-1)).toMatch(/over the state disk/);
+  });
+
+  test("and stays: what is to be done is told", async () => {
+    helper = undefined;
+    dom0.bus.close();
+    dom0.process.kill();
+    await expect(inTime(saver.handler({}), [clock])).rejects.toThrow(
+      "/dev/xvdzz of an earlier transfer stays; start or restart dom0's helper: stubdom dom0 serve",
+    );
+  });
 });
 
 test("console 1 carries one state only", async () => {
