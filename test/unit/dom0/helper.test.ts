@@ -507,7 +507,7 @@ test("of one that keeps the helper busy, half of the time at most goes to transf
   host.stubborn.add(5);
   const answer = () => daemon.get(`${helperHome}/5/answer`) ?? "";
   await until(() => answer() !== "");
-  host.clock.run(10);
+  host.hurry(10);
   let heard = "";
   process.onStep = (step) => {
     if (step === "open temporary") heard = answer();
