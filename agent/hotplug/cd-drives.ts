@@ -242,11 +242,31 @@ class Drive {
     const began = store.clock.now();
     const [first] = await waitForFrontends(store, platform, [drive], Math.min(notice, deadline));
     if (first === undefined || first.connected || !current()) return first;
+    await this.#letGo(drive);
+    if (!current()) return undefined;
     if (!first.late || notice >= deadline) return first;
     this.#late = first.error.message;
     this.context.warn(this.#late);
     const all = Promise.resolve([drive]);
     return (await waitForFrontends(store, platform, [drive], deadline, all, began))[0];
+  }
+
+  /**
+   * Where libxl makes a drive anew before Linux has seen that it was gone, Linux keeps what it has of the old one, which is
+   * Closed to it: it does nothing more for it, and at the next change libxl would wait in vain for the state 6 that Linux
+   * takes for written (xenbus_dev_changed, __xenbus_switch_state). Writes it, and throws.
+   */
+  async #letGo({ path, label }: BlockFrontend): Promise<void> {
+    const { platform, store } = this.context;
+    const ours = `/sys/bus/xen/devices/vbd-${this.id}/state`;
+    if (textOf(platform.files, ours) !== "Closed") return;
+    const isStale = await store.transaction(async (tx) => {
+      const stale = (await tx.tryReadText(`${path}/state`)) === String(XenbusState.Initialising);
+      if (stale) await tx.write(`${path}/state`, String(XenbusState.Closed));
+      return stale;
+    });
+    if (isStale)
+      throw new Error(`our kernel takes ${label} for the one that was there before and has closed`);
   }
 
   /** libxl has done so before it detaches; for whoever else detaches a drive, it must not be held. */
@@ -279,6 +299,10 @@ function isClosing(state: number | undefined): boolean {
 
 /** Linux's number of this very disk, which no other one gets until the next boot; "" before Linux 5.15. */
 function diskSequence(files: FileSystem, { linuxName }: BlockFrontend): string {
-  const path = `/sys/block/${linuxName}/diskseq`;
+  return textOf(files, `/sys/block/${linuxName}/diskseq`);
+}
+
+/** What sysfs says; "" where it has no such file. */
+function textOf(files: FileSystem, path: string): string {
   return files.exists(path) ? String.fromCharCode(...files.readFile(path, 64)).trim() : "";
 }

@@ -252,6 +252,24 @@ test("a drive that comes after it was told of as late is told of as there", asyn
   expect([complaints, clock.pending]).toEqual([[], 0]);
 });
 
+test("one that Linux takes for the one before is let go of, so that the next one can come", async () => {
+  await attach("/iso/a");
+  await follow([devid]);
+  files.put(`/sys/bus/xen/devices/vbd-${devid}/state`, "Closed\n");
+  await change("/iso/b", false);
+  expect(daemon.get(`${home}/${front}/state`)).toBe("1");
+  await clock.advance(4_000);
+  await quiet();
+  expect(daemon.get(`${home}/${front}/state`)).toBe("6");
+  expect(complaints).toEqual([
+    "CD drive device/vbd/5632: no new medium for the guest: our kernel takes CD drive hdc for the one that was there before and has closed; xl gives up after 40 s: then eject and insert again",
+  ]);
+  files.put(`/sys/bus/xen/devices/vbd-${devid}/state`, "Initialising\n");
+  expect(deviceOf(await change("/iso/c"))).toBe("/dev/xvdc");
+  expect(lines).toContain(`come: ${complaints[0]}`);
+  expect([complaints.length, clock.pending]).toEqual([1, 0]);
+});
+
 test("a drive that is detached before it came up is no fault", async () => {
   await attach("/iso/a");
   await follow([devid]);
