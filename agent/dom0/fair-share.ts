@@ -3,6 +3,8 @@ const share = 10_000;
 const window = 60_000;
 /** The longest rest before a request that nobody has taken up: a helper that says nothing for 3 s is taken for none. */
 const longestRest = 1_000;
+/** The longest rest before a transfer: a stub domain asks for five minutes at most, and a disk of dom0's that hung is not its fault. */
+const longestOwed = 60_000;
 
 /**
  * How much of dom0's time one stub domain may have: a hostile one could have it make disks, or read a state, again and again.
@@ -22,7 +24,7 @@ export class FairShare {
     }
     this.#used += took;
     if (this.#used <= share) return 0;
-    this.#rested = Math.max(this.#rested, now) + took;
+    this.#rested = Math.min(Math.max(this.#rested, now) + took, now + longestOwed);
     return Math.min(took, longestRest);
   }
 

@@ -26,3 +26,9 @@ test("what is more than that is owed before the next transfer, whatever is asked
   expect(share.owed(23_000)).toBe(6_500);
   expect(share.owed(40_000)).toBe(0);
 });
+
+test("a minute at most is owed: a request of five may have been dom0's disk, which hung", () => {
+  const share = new FairShare();
+  share.rest(300_000, 300_000);
+  expect(share.owed(300_000)).toBe(60_000);
+});
