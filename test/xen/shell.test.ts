@@ -168,10 +168,11 @@ it.runIf(full)(
 
 const hung = {
   // Neither way in needs xenstored once it is there; what is asked for while it stands still is answered afterwards.
-  "xenstored hangs": { daemon: "xenstored|oxenstored", first: ":", reason: 3, told: true },
-  // The ring has room for 2048 bytes: what process 1 says of QEMU's death does not fit any more, and Linux waits.
+  "xenstored hangs": { find: "pgrep -x 'xenstored|oxenstored'", first: ":", reason: 3, told: true },
+  // Which dom0's QEMU does. The ring has room for 2048 bytes: what process 1 says of its own QEMU's death does not fit any more,
+  // and Linux waits.
   "nobody reads its console": {
-    daemon: "xenconsoled",
+    find: "pgrep -f '[q]emu-system.* -name stuck-dm '",
     first: "head -c 2000 /dev/zero | tr '\\0' . > /dev/hvc0",
     reason: 5,
     told: false,
@@ -180,7 +181,7 @@ const hung = {
 
 it.runIf(full).each(Object.entries(hung))(
   "a stub domain ends though %s",
-  async (_, { daemon, first, reason, told }) => {
+  async (_, { find, first, reason, told }) => {
     const guest = await createGuest(host, {
       name: "stuck",
       images: { hda: 1 },
@@ -191,14 +192,15 @@ it.runIf(full).each(Object.entries(hung))(
     const [pid, id] = [await guest.agent().then((agent) => agent["qemu/pid"]), await guest.stubdomId()];
     const script = "/root/hang.py";
     await host.push(readFileSync(join(import.meta.dirname, "dom0/hang.py")), script);
+    const hanging = (await host.run(find)).stdout.trim();
     const word = "the shell is there";
     const log = "/var/log/xen/qemu-dm-stuck.log";
     const kill = `echo "${word}" > /dev/hvc0; sleep 10; ${first}; kill -KILL ${pid}; sleep 30`;
     const [{ stdout }] = await Promise.all([
-      host.run(["python3", script, daemon, String(id), log, word, "90"], { timeout: 120 }),
+      host.run(["python3", script, hanging, String(id), log, word, "90"], { timeout: 120 }),
       inStubdom(guest, kill, 20).catch(() => ""),
     ]);
-    // When the daemon was stopped, and before it went on: 3 is a crash, 5 Xen's watchdog.
+    // When the program was stopped, and before it went on: 3 is a crash, 5 Xen's watchdog.
     expect(stdout).toBe(`running\nshut down ${reason}\n`);
     if (told) expect(await guest.qemuDmLog()).toMatch(/error .*QEMU was killed by SIGKILL/);
   },

@@ -1,16 +1,14 @@
-"""A daemon of dom0's stands still, and what Xen says of a domain meanwhile: xl would ask xenstored for its name.
+"""A program of dom0's stands still, and what Xen says of a domain meanwhile: xl would ask xenstored for its name.
 
-    hang.py DAEMON DOMID LOG WORD SECONDS     stops the daemon (a pattern for pgrep) once the file has the word, and lets it
-                                              go on when the domain has shut down, or after so many seconds. Prints what
-                                              the domain is at both times: "running", "gone", or "shut down" and Xen's
-                                              number of the reason
+    hang.py PID DOMID LOG WORD SECONDS     stops the process once the file has the word, and lets it go on when the domain has
+                                           shut down, or after so many seconds. Prints what the domain is at both times:
+                                           "running", "gone", or "shut down" and Xen's number of the reason
 """
 
 import ctypes
 import glob
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -37,9 +35,8 @@ def said(log, word):
         return word in file.read()
 
 
-def main(daemon, domid, log, word, seconds):
-    xen, domid = Xen(), int(domid)
-    pid = int(subprocess.check_output(["pgrep", "-x", daemon]))
+def main(pid, domid, log, word, seconds):
+    xen, pid, domid = Xen(), int(pid), int(domid)
     while not said(log, word):
         time.sleep(0.2)
     os.kill(pid, signal.SIGSTOP)
