@@ -73,17 +73,19 @@ function ratioOf(ours: readonly number[], script: readonly number[], unit: strin
 }
 
 describe("PID 1's own share of the boot", () => {
-  // Here a nanosecond is an instruction, of whichever domain, or nobody's: time in which all wait passes as well. In about every
-  // second boot 10 ms count as the agent's that else count as waiting for backends, of 65 in all both times; why is not known,
-  // a tick by its size. So it is the least of up to five boots that is held to the bound, not each of them.
+  // Here a nanosecond is an instruction, of whichever domain, or nobody's: time in which all wait passes as well. On one
+  // processor credit2 lets dom0 work for the backends up to 10 ms at a stretch, whether the stub domain waits for them or could
+  // run, so that half of the boots counted a stretch as process 1's own (seen in Xen's trace and in its runstates). With the least
+  // weight dom0 has 1 ms, Xen's rate limit, where somebody else could run; when nobody could, it has all that it wants.
   it("is at most a fifth of what a shell script takes for the same steps, counted in instructions of the whole host", async () => {
     const counting = await LabHost.start({ deterministic: true, vcpus: 1, saved: true });
     try {
-      const script = [await scriptShare(counting)];
-      const ours: number[] = [];
-      do ours.push(await agentShare(counting));
-      while (ours.length < 5 && ratioOf(ours, script, "million instructions", 0) > 0.2);
-      expect(ratioOf(ours, script, "million instructions", 0)).toBeLessThanOrEqual(0.2);
+      await counting.run("xl sched-credit2 -d Domain-0 -w 1");
+      const [ours, script]: [number[], number[]] = [[], []];
+      ours.push(await agentShare(counting));
+      script.push(await scriptShare(counting));
+      ours.push(await agentShare(counting));
+      expect(ratioOf(ours, script, "million instructions", 1)).toBeLessThanOrEqual(0.2);
     } finally {
       await counting.stop();
     }
