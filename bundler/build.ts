@@ -18,7 +18,7 @@ import { parseArgs } from "node:util";
 import { buildAgent } from "./agent.ts";
 import { cacheDir, digest, removeEntry } from "./cache.ts";
 import { assertHost } from "./debian.ts";
-import { buildBusybox, buildClock, buildQemu } from "./from-source.ts";
+import { buildBusybox, buildClock, buildFlush, buildQemu } from "./from-source.ts";
 import { buildGuestKernel, buildKernel } from "./kernel.ts";
 import { manifest } from "./manifest.ts";
 import { PROJECT } from "./paths.ts";
@@ -71,7 +71,8 @@ async function buildInto(dist: string, only: Part | undefined): Promise<void> {
   const guestKernel = async (): Promise<void> => {
     install((await buildGuestKernel(root)).image, dist, "test-guest-kernel");
   };
-  const trees = (): Promise<string[]> => Promise.all([buildQemu(root), buildBusybox(root), buildClock(root)]);
+  const trees = (): Promise<string[]> =>
+    Promise.all([buildQemu(root), buildBusybox(root), buildClock(root), buildFlush(root)]);
   const system = async (): Promise<System> => buildSystem(root, await trees());
   const ramdisk = async (): Promise<void> => {
     const [made] = await Promise.all([system(), agent()]);

@@ -53,6 +53,11 @@ export async function buildClock(root: BuildRoot): Promise<Tree> {
   return fromSource(root, "clock", join(PROJECT, "bundler/clock"));
 }
 
+/** What QEMU is given in place of the C library's flush. */
+export async function buildFlush(root: BuildRoot): Promise<Tree> {
+  return fromSource(root, "flush", join(PROJECT, "bundler/flush"));
+}
+
 /** The tools of the debug shell. */
 export async function buildBusybox(root: BuildRoot): Promise<Tree> {
   return fromSource(root, "busybox", join(PROJECT, "bundler/busybox"));

@@ -20,6 +20,11 @@ export async function loadConfig(files: FileSystem, log: Logger): Promise<Config
       {},
       `disk_aio=native does nothing beside disk_cache=${config.diskCache}, and threads serve the disks; write disk_cache=none as well, or leave it out`,
     );
+  else if (config.diskAio !== "threads")
+    log.warn(
+      {},
+      `disk_aio=${config.diskAio} takes a flush that dom0 cannot carry out for done; write disk_aio=threads, with which the guest is told`,
+    );
   return config;
 }
 

@@ -7,7 +7,7 @@ import { type Joint, NetworkJoiner } from "../frontends/net/joint.ts";
 import { NetlinkFormatError } from "../frontends/net/netlink.ts";
 import { RouteError } from "../frontends/net/route.ts";
 import type { Log } from "../log/log.ts";
-import type { Platform } from "../platform/port.ts";
+import { type Platform, SystemError } from "../platform/port.ts";
 import { qemuCommandLine } from "../qemu/arguments.ts";
 import type { DmArguments } from "../qemu/dm-argv.ts";
 import { type QemuProcess, spawnQemu } from "../qemu/spawn.ts";
@@ -18,12 +18,15 @@ import { BootError } from "./errors.ts";
 const program = "/usr/bin/qemu-system-i386";
 /** Answers QEMU's questions for the time, most of them without a system call: bundler/clock/clock.c. */
 const clockLibrary = "/lib/stubdom-clock.so";
+/** Has a flush fail that Linux' blkfront takes for done although dom0 could not do it: bundler/flush/flush.c. */
+const flushLibrary = "/lib/stubdom-flush.so";
 /** Where QEMU listens for the toolstack's sessions. */
 export const toolstackSocket = "/run/qmp-toolstack.sock";
 /** QEMU's descriptors, by the number that it knows each by. */
 const agentMonitor = 3;
 const toolstackMonitor = 4;
-const firstTap = 5;
+const kernelLog = 5;
+const firstTap = 6;
 
 export interface LaunchContext {
   readonly platform: Platform;
@@ -81,6 +84,7 @@ export function prepareLaunch({ platform, log, dm, config, screen }: LaunchConte
       const descriptors = new Map([
         [agentMonitor, theirs],
         [toolstackMonitor, listener],
+        [kernelLog, openKernelLog(platform)],
         ...joints.map(({ descriptor }, i) => [firstTap + i, descriptor] as const),
       ]);
       if (incoming !== undefined) descriptors.set(stateNumber, incoming.descriptor);
@@ -89,10 +93,25 @@ export function prepareLaunch({ platform, log, dm, config, screen }: LaunchConte
       return spawnQemu(platform, {
         argv,
         confined: config.sandbox,
-        env: config.clock === "tsc" ? [`LD_PRELOAD=${clockLibrary}`] : [],
+        env: [
+          `LD_PRELOAD=${[flushLibrary, ...(config.clock === "tsc" ? [clockLibrary] : [])].join(":")}`,
+          `STUBDOM_KERNEL_LOG=${kernelLog}`,
+        ],
         descriptors,
         monitor: ours,
       });
     },
   };
+}
+
+function openKernelLog({ descriptors }: Platform): number {
+  try {
+    return descriptors.open("/dev/kmsg", { access: "read", nonBlocking: true });
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    throw new BootError(
+      `no flush that fails could be told from one that does not: ${error.message}`,
+      "boot the image's own kernel, stubdom-linux-kernel",
+    );
+  }
 }

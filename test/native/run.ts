@@ -1,9 +1,9 @@
 /**
- * The C module, its heap, and QEMU's clock, under the address and undefined-behaviour sanitizers, with leak detection:
+ * The C module, its heap, and QEMU's clock and flush, under the address and undefined-behaviour sanitizers, with leak detection:
  *
  *     tsx test/native/run.ts [TEXT]
  *
- * Compiles `bundler/native/` with the suite beside this file, its heap and `bundler/clock/` with their own, in the Debian root
+ * Compiles `bundler/native/` with the suite beside this file, its heap, `bundler/clock/` and `bundler/flush/` with their own, in the Debian root
  * that the agent is built in and runs each test (whose name contains TEXT) as a process of its own: a crash or a leak is the failure of
  * one test, and its report is shown.
  */
@@ -32,11 +32,14 @@ for file in /recipe/*.c; do
   compile -DHEAP_OF_MALLOC -c -o "$(basename "$file" .c).o" "$file"
 done
 compile -I/recipe/heap -pie -o heap /recipe/heap/test.c
-compile -pie -o clock /recipe/clock/clock.c -lpthread
+for library in clock flush; do
+  compile -pie -o $library /recipe/$library/$library.c -lpthread
+done
 gcc -pie -fsanitize=address,undefined -Wl,--wrap=js_init_module_stubdom_native -o suite *.o \\
   /usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a -lm -lpthread
 ./suite >suite.names
 ./clock >clock.names
+./flush >flush.names
 ./heap >heap.names
 `;
 
@@ -88,18 +91,19 @@ async function main(wanted: string): Promise<number> {
     for (const name of ["helpers.c", "cases.h"]) writeFileSync(join(recipe, name), readFileSync(here(name)));
     mkdirSync(join(recipe, "heap"));
     writeFileSync(join(recipe, "heap/test.c"), readFileSync(here("heap.c")));
-    mkdirSync(join(recipe, "clock"));
-    writeFileSync(join(recipe, "clock/clock.c"), readFileSync(here("clock.c")));
-    writeFileSync(
-      join(recipe, "clock/clock-library.c"),
-      readFileSync(join(PROJECT, "bundler/clock/clock.c")),
-    );
+    for (const library of ["clock", "flush"]) {
+      mkdirSync(join(recipe, library));
+      const file = (name: string) => join(recipe, library, name);
+      writeFileSync(file(`${library}.c`), readFileSync(here(`${library}.c`)));
+      const ours = readFileSync(join(PROJECT, "bundler", library, `${library}.c`));
+      writeFileSync(file(`${library}-library.c`), ours);
+    }
     const inside = { log: logFile("native-tests"), binds: { [recipe]: "/recipe", [output]: "/build" } };
 
     await progress.step("native tests: compile with sanitizers", (step) =>
       runInRoot(root.path, COMPILE, { ...inside, step }),
     );
-    const tests = ["suite", "clock", "heap"].flatMap((program) =>
+    const tests = ["suite", "clock", "flush", "heap"].flatMap((program) =>
       lines(join(output, `${program}.names`)).map((name, number) => ({ program, number, name })),
     );
     const chosen = tests.filter(({ name }) => name.includes(wanted));

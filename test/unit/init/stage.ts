@@ -306,6 +306,11 @@ export class Stage {
     return bus;
   }
 
+  /** What a descriptor of the kernel's side was opened as. */
+  opened(fd: number | null | undefined): string | undefined {
+    return this.#others.get(fd ?? -1);
+  }
+
   #other(what: string): number {
     const fd = firstOther + this.#others.size;
     this.#others.set(fd, what);
