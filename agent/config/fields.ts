@@ -77,7 +77,7 @@ export const fields = {
   diskAio: choice(
     ["io_uring", "native", "threads"],
     "threads",
-    "How QEMU hands disk requests to the kernel. native needs disk_cache = none.",
+    "How QEMU hands disk requests to the kernel. native needs disk_cache = none. Only with threads is the guest told of a flush that dom0 cannot carry out.",
   ),
   netJoint: choice(
     ["tc", "bridge", "macvtap"],
