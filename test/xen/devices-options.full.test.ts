@@ -50,6 +50,12 @@ describe("what xl create takes", () => {
       ['dev: e1000, id "mine"'],
       [],
     ],
+    [
+      "five emulated NICs, of which QEMU has boot ROMs for four",
+      { vif: [0, 1, 2, 3, 4].map((n) => `mac=00:16:3e:00:02:0${n},bridge=xenbr0,model=e1000`) },
+      ['macaddr = "00:16:3e:00:02:00"', 'macaddr = "00:16:3e:00:02:04"'],
+      [],
+    ],
     ["a PV NIC alone", { vif: ["type=vif,bridge=xenbr0"] }, ["piix3-ide"], ["e1000", "rtl8139"]],
   ])("%s", async (_, extra, there, absent) => {
     // Left paused: what QEMU has says enough.
@@ -108,6 +114,12 @@ describe("what cannot be had", () => {
       { videoram: 32, vga: "cirrus" },
       {},
       /a Cirrus card has 4, 8, 16 MB; choose videoram=8 or 16/,
+    ],
+    [
+      "videoram=24",
+      { videoram: 24, vga: "stdvga" },
+      {},
+      /a stdvga has a power of two of MB, and not 24; choose videoram=16 or 32/,
     ],
     [
       "usbdevice=host:1.2",

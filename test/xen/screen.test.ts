@@ -316,7 +316,7 @@ it.runIf(full)("a USB tablet: absolute positions arrive within one pixel", async
     "done",
   ].join("\n");
   const lines = new Lines();
-  // With the helper in dom0 nobody has to ask for the screen.
+  // With the helper in dom0 nobody has to ask for the screen, whatever keyboard it was told of.
   await host.push(join(PROJECT, "dist/stubdom"), "/root/stubdom");
   const helper = host.spawn("chmod 755 /root/stubdom && exec /root/stubdom dom0 serve");
   const guest = await createGuest(host, {
@@ -329,6 +329,7 @@ it.runIf(full)("a USB tablet: absolute positions arrive within one pixel", async
     extra: {
       ...vnc,
       ...backend,
+      keymap: "de",
       hdtype: "ahci",
       usbversion: 3,
       device_model_args_hvm: ["-device", "usb-tablet"],
