@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bootGuest, type Guest, type GuestOptions } from "../../scripts/lab/guest.ts";
 import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
+import { FrailFiles, frailRoot } from "./devices/frail.ts";
 import {
   bridgeOf,
   dom0Of,
@@ -28,6 +29,7 @@ const small = 256 << 10;
 
 let host: LabHost;
 let guest: Guest;
+let frail: FrailFiles;
 let raw: string;
 let qcow2: string;
 /** Takes libxl's 30 s, while the guest boots. */
@@ -36,6 +38,8 @@ let refusal: Promise<string> | undefined;
 beforeAll(async () => {
   host = await LabHost.start({ saved: true });
   await threeNetworks(host);
+  frail = await FrailFiles.mount(host, 4);
+  await randomFile(host, `${frailRoot}/disk.img`, small);
   raw = await randomFile(host, "/root/matrix/raw.img", small);
   qcow2 = await randomFile(host, "/root/matrix/plain.img", small);
   await host.run("cd /root/matrix && qemu-img convert -O qcow2 plain.img disk.qcow2");
@@ -45,6 +49,7 @@ beforeAll(async () => {
     memory: 96,
     images: { hda: await guestDisk({ jobs, cmdline: "quiet" }) },
     disks: [
+      { vdev: "hdb", target: `${frailRoot}/disk.img`, backend: "phy" },
       // AHCI has six places; libxl knows them by these names alone.
       { vdev: "xvde", target: "/root/matrix/raw.img", backend: "phy" },
       { vdev: "xvdf", target: "/root/matrix/disk.qcow2", format: "qcow2" },
@@ -71,7 +76,7 @@ afterAll(async () => {
 
 describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => {
   it("has every disk with its contents", () => {
-    expect(sumsOf(guest)).toMatchObject({ sdb: raw, sdc: qcow2 });
+    expect(sumsOf(guest)).toMatchObject({ sdc: raw, sdd: qcow2 });
   });
 
   it("has each NIC by its MAC, and packets go both ways on all at once", async () => {
@@ -116,7 +121,7 @@ describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => 
     expect((await host.run(["xl", "block-list", guest.name])).stdout).toMatch(/^51824 /m);
     // Without a PV driver in the guest libxl waits 10 s, and then removes it by force.
     await host.run(["xl", "block-detach", guest.name, "xvdh"], { timeout: 60, accept: "any" });
-    expect(await sum(guest, "sdb")).toBe(raw);
+    expect(await sum(guest, "sdc")).toBe(raw);
     expect((await guest.qemuDmLog()).slice(said.length)).not.toMatch(/ (error|warn) /);
   });
 
@@ -143,8 +148,17 @@ describe("AHCI, qcow2, three NICs, serial ports, stdvga, USB 3 and AC97", () => 
   });
 });
 
+it("a flush that dom0 cannot carry out fails in the guest, and so does each later one", async () => {
+  expect(await write(guest, "sdb")).toMatch(/^[0-9a-f]{64}$/);
+  await frail.becomes("broken");
+  expect(await write(guest, "sdb")).toBe("failed");
+  await waitForLog(guest, / error .*disk hdb.*: a write failed/);
+  await frail.becomes("well");
+  expect(await write(guest, "sdb")).toBe("failed");
+});
+
 it("what the guest has flushed is in dom0's files when the stub domain ends the next instant", async () => {
-  const written = [await write(guest, "sdb"), await write(guest, "sdc")];
+  const written = [await write(guest, "sdc"), await write(guest, "sdd")];
   await guest.destroy();
   const { stdout } = await host.run(
     `cd /root/matrix && qemu-img convert -O raw disk.qcow2 qcow2.img && for file in raw qcow2; do

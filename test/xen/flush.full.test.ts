@@ -14,6 +14,8 @@ import { guestDisk } from "../../scripts/lab/guest-disk.ts";
 import { LabHost } from "../../scripts/lab/host.ts";
 import { labTools } from "../../scripts/lab/tools.ts";
 import type { XenHost } from "../../scripts/lab/xen-host.ts";
+import { FrailFiles, frailRoot } from "./devices/frail.ts";
+import { write } from "./devices/guests.ts";
 import { askGuest, randomFile, spread, waitForLog } from "./support.ts";
 
 const times = 20;
@@ -131,66 +133,36 @@ describe("the host's loss of power", () => {
   }, 1800_000);
 });
 
-/** dom0's file system, with the files of two disks, over a device that can be told to fail. */
-const frail = { mebibytes: 32, phy: "/mnt/frail/phy.img", qdisk: "/mnt/frail/qdisk.img" };
-
-/** From now on that device answers by the table, `error` or `linear DEVICE 0`. */
-async function setFrail(table: string): Promise<void> {
-  const line = `0 ${frail.mebibytes * 2048} ${table}`;
-  await host?.run(
-    `dmsetup suspend --nolockfs --noflush frail && dmsetup load frail --table "${line}" && dmsetup resume frail`,
-  );
-}
-
-/** Without a journal, which would fail before the flush does. */
-async function frailFiles(on: LabHost): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), "stubdom-flush-"));
-  try {
-    const disk = join(directory, "disk.img");
-    writeFileSync(disk, Buffer.alloc(frail.mebibytes << 20));
-    const mkfs = (await labTools()).command("/usr/sbin/mkfs.ext4", "-q", "-F", "-O", "^has_journal", disk);
-    await run(mkfs, { log: logFile("flush") });
-    await on.push(disk, "/root/frail.img");
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
-  await on.run(
-    `modprobe dm-mod && losetup /dev/loop7 /root/frail.img &&
-     dmsetup create frail --table "0 ${frail.mebibytes * 2048} linear /dev/loop7 0" &&
-     mkdir /mnt/frail && mount /dev/mapper/frail /mnt/frail`,
-  );
-  for (const file of [frail.phy, frail.qdisk]) await randomFile(on, file, 4 << 20);
-  await on.run("sync");
-}
-
 describe("a flush that dom0 cannot carry out", () => {
   it("fails in the guest, and is told, where dom0 had taken the writes into its page cache; and so does each later one", async () => {
     host = await LabHost.start({ saved: true });
-    await frailFiles(host);
+    const frail = await FrailFiles.mount(host, 16);
+    const files = { phy: `${frailRoot}/phy.img`, qdisk: `${frailRoot}/qdisk.img` };
+    for (const file of Object.values(files)) await randomFile(host, file, 4 << 20);
+    await host.run("sync");
     const guest = await createGuest(host, {
       name: "frail",
       images: { hda: await guestDisk({ cmdline: "quiet" }) },
       disks: [
-        { vdev: "hdb", target: frail.phy, backend: "phy" },
-        { vdev: "hdc", target: frail.qdisk, backend: "qdisk" },
+        { vdev: "hdb", target: files.phy, backend: "phy" },
+        { vdev: "hdc", target: files.qdisk, backend: "qdisk" },
       ],
       extra: { hdtype: "ahci", vga: "none" },
     });
     await guest.waitForSerial("guest: ready", 600);
     await writeAll(guest);
-    const write = (disk: string) => askGuest(guest, `writedisk ${disk} 1024`, /guest: written \S+ (\S+)/);
     for (const [disk, vdev] of [
       ["sdb", "hdb"],
       ["sdc", "hdc"],
     ] as const) {
-      await setFrail("error");
-      expect(await write(disk), disk).toBe("failed");
+      await frail.becomes("broken");
+      expect(await write(guest, disk, 1024), disk).toBe("failed");
       await waitForLog(guest, new RegExp(` error .*disk ${vdev}.*: a write failed`));
       // blkfront sends none any more.
-      await setFrail("linear /dev/loop7 0");
-      expect(await write(disk), `${disk}, later`).toBe("failed");
+      await frail.becomes("well");
+      expect(await write(guest, disk, 1024), `${disk}, later`).toBe("failed");
     }
-    expect(await write("sda")).toMatch(/^[0-9a-f]{64}$/);
+    expect(await write(guest, "sda")).toMatch(/^[0-9a-f]{64}$/);
     await guest.destroy();
   }, 1800_000);
 });
