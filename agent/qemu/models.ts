@@ -34,6 +34,11 @@ const absent: Readonly<Record<string, Unavailable>> = {
 
 /** NICs by the names that `model=` takes. */
 const nics = ["e1000", "rtl8139"];
+/**
+ * NICs that get a boot ROM. QEMU asks Xen for the memory of each, 256 KiB, and libxl lets a guest have 1088 KiB more
+ * than its own, of which a graphics card's ROM takes 64: a fifth ends QEMU with `xen: failed to populate ram`.
+ */
+export const nicsWithRom = 4;
 /** MB; hw/display/cirrus_vga.c refuses any other. */
 const cirrusMemory = ["4", "8", "16"];
 /** Two channels of two drives; libxl puts a fifth CD drive on a third one. */
@@ -41,9 +46,18 @@ const lastIdeChannel = 1;
 /** lsi53c895a has 16 SCSI ids in theory, 8 in QEMU, and one is its own. */
 const lastScsiId = 6;
 
+/** `parts` of a `-device` option. */
+export function isNic(parts: readonly string[]): boolean {
+  return nics.includes(modelOf(parts));
+}
+
+function modelOf(parts: readonly string[]): string {
+  return optionValue(parts, "driver") ?? parts[0] ?? "";
+}
+
 /** `parts` of a `-device` option; `undefined` when nothing speaks against it. */
 export function unavailable(parts: readonly string[]): Unavailable | undefined {
-  const model = optionValue(parts, "driver") ?? parts[0] ?? "";
+  const model = modelOf(parts);
   if (Object.hasOwn(absent, model)) return absent[model];
   if (optionValue(parts, "netdev") !== undefined && !nics.includes(model)) {
     const problem = "QEMU has no such network interface here";

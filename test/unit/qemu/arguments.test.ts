@@ -83,6 +83,25 @@ describe("what is replaced", () => {
     expect(() => build(`${device} ${netdev}`)).toThrow("no TAP device for net1");
   });
 
+  test("the boot ROM of NICs from the fifth on by none, with a note: QEMU has no memory for more", () => {
+    const nics = (count: number, romfile: string) =>
+      Array.from({ length: count }, (_, n) => {
+        const model = n % 2 === 0 ? "rtl8139" : "e1000";
+        const device = `-device ${model},id=nic${n},netdev=net${n},mac=00:16:3e:00:00:0${n}`;
+        return `${device}${n < 4 ? "" : romfile} -netdev user,id=net${n}`;
+      }).join(" ");
+    expect(build(nics(4, ""))).toEqual({ line: whole(nics(4, "")), notes: [] });
+    const { line, notes } = build(nics(6, ""));
+    expect(line).toBe(whole(nics(6, ",romfile=")));
+    expect(notes).toEqual([
+      expect.stringMatching(/^dm-argv\/021: -device "rtl8139,id=nic4,.* has no boot ROM: .* of 4 NICs, /),
+      expect.stringMatching(/^dm-argv\/025: -device "e1000,id=nic5,.* has no boot ROM: /),
+    ]);
+    // Of device_model_args_hvm, and with a ROM of their own.
+    expect(build(nics(5, ",romfile=mine"))).toEqual({ line: whole(nics(5, ",romfile=mine")), notes: [] });
+    expect(build(`${nics(4, "")} -device driver=e1000`).line).toContain("-device driver=e1000,romfile= ");
+  });
+
   test.each([
     ["none", "io_uring", "cache.direct=on,aio=io_uring"],
     ["none", "native", "cache.direct=on,aio=native"],
