@@ -41,6 +41,11 @@ const nics = ["e1000", "rtl8139"];
 export const nicsWithRom = 4;
 /** MB; hw/display/cirrus_vga.c refuses any other. */
 const cirrusMemory = ["4", "8", "16"];
+/**
+ * MB. QEMU makes the next power of two of what it is told, 512 at most (`vga_common_init`), and libxl allows for just
+ * what it told: Xen refuses the rest, and QEMU ends.
+ */
+const mostStdvgaMemory = 512;
 /** Two channels of two drives; libxl puts a fifth CD drive on a third one. */
 const lastIdeChannel = 1;
 /** lsi53c895a has 16 SCSI ids in theory, 8 in QEMU, and one is its own. */
@@ -68,6 +73,13 @@ export function unavailable(parts: readonly string[]): Unavailable | undefined {
     const problem = `a Cirrus card has ${cirrusMemory.join(", ")} MB`;
     return { problem, remedy: 'choose videoram=8 or 16, or vga="stdvga"' };
   }
+  if (model === "VGA" && Number(memory) < mostStdvgaMemory) {
+    const below = powerOfTwoBelow(Number(memory));
+    if (Number(memory) > below) {
+      const problem = `a stdvga has a power of two of MB, and not ${memory}`;
+      return { problem, remedy: `choose videoram=${below} or ${2 * below}` };
+    }
+  }
   const channel = /^ide\.(\d+)$/.exec(optionValue(parts, "bus") ?? "")?.[1];
   if (Number(channel) > lastIdeChannel) {
     const problem = "the emulated IDE controller has room for four drives, hda to hdd";
@@ -82,6 +94,13 @@ export function unavailable(parts: readonly string[]): Unavailable | undefined {
     return { problem, remedy: "name the disk xvdX in disk=: the guest then reaches it with PV drivers" };
   }
   return undefined;
+}
+
+/** The greatest power of two that is not above `number`; 1 for what is less. */
+function powerOfTwoBelow(number: number): number {
+  let power = 1;
+  while (2 * power <= number) power *= 2;
+  return power;
 }
 
 /** What `usbdevice=` takes; QEMU dropped host:, disk: and the like from it. */
