@@ -65,6 +65,13 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     guest: { disks: [disk("hda")], nics: [nic(1), nic(2, "e1000"), nic(3, "rtl8139")] },
     releases: BOTH,
   },
+  "five-nics": {
+    guest: {
+      disks: [disk("hda")],
+      nics: [nic(1), nic(2, "e1000"), nic(3, "rtl8139"), nic(4), nic(5, "e1000")],
+    },
+    releases: TRIXIE,
+  },
   "serial-list": {
     guest: { disks: [disk("hda")], serials: ["pty", "file:/root/second.log", "null"] },
     releases: BOTH,

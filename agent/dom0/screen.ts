@@ -26,8 +26,15 @@ import { Looks } from "../xenstore/looks.ts";
 import type { BackendQemu } from "./backend-qemu.ts";
 import { NodeWatch } from "./xenstore.ts";
 
-/** Control, Alt and 1, by QEMU's numbers. */
-const chord = [0x1d, 0x38, 0x02];
+/**
+ * Control, Alt and 1: QEMU's number of each, and its keysym. With a layout (`keymap=`, `-k`) QEMU goes by the
+ * keysym alone (`ext_key_event`, ui/vnc.c), without one by the number.
+ */
+const chord = [
+  { key: 0x1d, keysym: 0xffe3 },
+  { key: 0x38, keysym: 0xffe9 },
+  { key: 0x02, keysym: 0x31 },
+];
 /** How long dom0's VNC server may take for the conversation, in milliseconds. */
 const deadline = 10_000;
 /** What did not work is tried again, ever more seldom, in milliseconds. */
@@ -141,8 +148,8 @@ export async function typeChord(server: ByteStream): Promise<void> {
   await take(sizes.securityResult);
   await server.write(clientInit);
   await take(decodeServerInit(await take(sizes.serverInit)).nameLength);
-  const pressed = chord.map((key) => keyEvent(key, true));
-  const released = chord.toReversed().map((key) => keyEvent(key, false));
+  const pressed = chord.map(({ key, keysym }) => keyEvent(key, true, keysym));
+  const released = chord.toReversed().map(({ key, keysym }) => keyEvent(key, false, keysym));
   // No encoding is announced, so the server says nothing that it is not asked for.
   await server.write(concatBytes([...pressed, ...released, updateRequest({ width: 1, height: 1 }, false)]));
   await take(1);

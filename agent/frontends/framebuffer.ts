@@ -3,12 +3,15 @@ import { decodeText } from "../bytes/text.ts";
 import type { FileSystem } from "../platform/port.ts";
 import { backendRemedy, type Frontend, namesIn, XenbusState } from "./xenbus.ts";
 
-/** dom0's QEMU offers both backends only when it is told to, and libxl does not tell it. */
+/**
+ * dom0's QEMU offers both backends only when it is told to, and libxl does not tell it. Without `vnc = 1` it would
+ * have no VNC server to show them: the screen is there for `sdl=` and `spice=` as well.
+ */
 const backendLine = 'device_model_args_pv = [ "-vga", "xenfb" ]';
 
 function screenRemedy(backendState: number | undefined): string {
   if (backendState === XenbusState.Initialising || backendState === XenbusState.InitWait) {
-    return `dom0's QEMU does not serve it: put ${backendLine} into the guest's configuration`;
+    return `dom0's QEMU does not serve it: put ${backendLine} and vnc = 1 into the guest's configuration`;
   }
   return backendRemedy(backendState, "dom0's QEMU for the stub domain runs");
 }

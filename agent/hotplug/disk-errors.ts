@@ -102,9 +102,10 @@ export class DiskErrors {
     }
     under.count = 0;
     under.timer = this.#schedule(kind);
+    // Of what happens within a second QEMU tells the last alone (`monitor_qapi_event_conf`, monitor/monitor.c).
     this.context.log.error(
       { device, count },
-      `${name}: ${count} more ${operation} errors in ${burst / 1000} s`,
+      `${name}: QEMU told of ${count} more ${operation} errors in ${burst / 1000} s, and tells of one a second for each disk at most`,
     );
   }
 }
@@ -113,5 +114,10 @@ function describe(name: string, { operation, stops, reason }: DiskError): string
   const outcome = stops
     ? "QEMU holds the guest; go on with `xl qemu-monitor-command GUEST cont` once dom0 has what was missing"
     : "the guest was told; see dom0's kernel log, and whether the image's file system is full";
-  return `${name}: a ${operation} failed: ${reason}; ${outcome}`;
+  // To QEMU a flush is a write, and one that failed makes it fail each later one of the disk (block/file-posix.c).
+  const anew =
+    operation === "write" && !stops
+      ? "; start the guest anew once the disk is well, for QEMU may fail every flush of it until then"
+      : "";
+  return `${name}: a ${operation} failed: ${reason}; ${outcome}${anew}`;
 }

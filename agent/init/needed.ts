@@ -81,7 +81,7 @@ export function unemulatedDisks(found: Frontends, dm: DmArguments): string[] {
   );
   return left.map(
     ({ label, path }) =>
-      `${label} (${path}) is not emulated: QEMU has hda to hdd, with hdtype="ahci" up to hdf for disks, and sda to sdg for SCSI; the guest reaches it with PV drivers alone, and only if dom0's kernel serves it (format=raw, backendtype=phy)`,
+      `${label} (${path}) is not emulated: QEMU has hda to hdd, with hdtype="ahci" xvde and xvdf for disks too, and sda to sdg for SCSI; the guest reaches it with PV drivers alone, and only if dom0's kernel serves it (format=raw, backendtype=phy)`,
   );
 }
 

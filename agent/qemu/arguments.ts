@@ -1,7 +1,7 @@
 import type { Config } from "../config/fields.ts";
 import { type DmArguments, type DmOption, isTap, placeOf, restorePlaceholder } from "./dm-argv.ts";
 import { ArgumentError } from "./errors.ts";
-import { unavailable, usbDevices } from "./models.ts";
+import { isNic, nicsWithRom, unavailable, usbDevices } from "./models.ts";
 import { fromByteString, optionKey, optionValue, shown, splitOptions } from "./text.ts";
 
 /** What the agent has prepared for QEMU. Descriptors are the child's. */
@@ -40,6 +40,8 @@ export interface QemuCommandLine {
  *                             has not, and the guest would wait for a CTS that never comes; left out from the fifth on, which
  *                             QEMU would open and not emulate
  *   -incoming $STUBDOM_...    the placeholder by where the agent has the state
+ *   -device e1000, rtl8139    romfile= added, no boot ROM, from the fifth on: libxl leaves QEMU 1088 KiB for ROMs, of
+ *                             which the graphics card has 64 and each NIC 256, and a fifth ends QEMU
  *   -no-acpi                  -machine acpi=off: QEMU 9 dropped the option, libxl 4.20 still gives it
  * left out
  *   -chardev id=libxl-channel channel=: a PV console whose backend is a QEMU of dom0's for the guest itself, and with a
@@ -74,6 +76,8 @@ interface Build {
   readonly facts: LaunchFacts;
   readonly dm: DmArguments;
   readonly notes: string[];
+  /** Emulated NICs so far. */
+  nics: number;
 }
 
 const rules: Readonly<Record<string, Rule>> = {
@@ -100,10 +104,11 @@ const rules: Readonly<Record<string, Rule>> = {
         )(option, build)
       : null;
   },
-  device: (option) => {
-    const why = unavailable(splitOptions(option.value));
+  device: (option, build) => {
+    const parts = splitOptions(option.value);
+    const why = unavailable(parts);
     if (why !== undefined) throw refusal(option, why.problem, why.remedy);
-    return null;
+    return isNic(parts) ? nic(option, parts, build) : null;
   },
   machine: (option) => {
     if (!splitOptions(option.value).includes("igd-passthru=on")) return null;
@@ -142,7 +147,7 @@ const rules: Readonly<Record<string, Rule>> = {
  * @throws ArgumentError when an option cannot work in a stub domain, or a fact that it needs is missing
  */
 export function qemuCommandLine(dm: DmArguments, facts: LaunchFacts): QemuCommandLine {
-  const build: Build = { facts, dm, notes: [] };
+  const build: Build = { facts, dm, notes: [], nics: 0 };
   const names = new Set(dm.options.map(({ name }) => name));
   const has = (...any: string[]) => any.some((name) => names.has(name));
   const before = [
@@ -187,6 +192,15 @@ function tapByDescriptor(option: DmOption, { facts }: Build): readonly string[] 
 
 /** Options that say how QEMU is to open a TAP device itself; QEMU takes none of them beside fd=. */
 const tapByName = ["ifname", "br", "script", "downscript", "helper", "vnet_hdr", "queues", "fds"];
+
+function nic(option: DmOption, parts: readonly string[], build: Build): readonly string[] | null {
+  build.nics++;
+  if (build.nics <= nicsWithRom || optionValue(parts, "romfile") !== undefined) return null;
+  build.notes.push(
+    `${placeOf(option)}: -device ${shown(option.value)} has no boot ROM: QEMU has memory for those of ${nicsWithRom} NICs, and nothing boots from the network by this one`,
+  );
+  return ["-device", `${option.value},romfile=`];
+}
 
 function hostDevice(option: DmOption, { facts }: Build): readonly string[] | null {
   const parts = splitOptions(option.value);

@@ -34,16 +34,35 @@ const absent: Readonly<Record<string, Unavailable>> = {
 
 /** NICs by the names that `model=` takes. */
 const nics = ["e1000", "rtl8139"];
+/**
+ * NICs that get a boot ROM. QEMU asks Xen for the memory of each, 256 KiB, and libxl lets a guest have 1088 KiB more
+ * than its own, of which a graphics card's ROM takes 64: a fifth ends QEMU with `xen: failed to populate ram`.
+ */
+export const nicsWithRom = 4;
 /** MB; hw/display/cirrus_vga.c refuses any other. */
 const cirrusMemory = ["4", "8", "16"];
+/**
+ * MB. QEMU makes the next power of two of what it is told, 512 at most (`vga_common_init`), and libxl allows for just
+ * what it told: Xen refuses the rest, and QEMU ends.
+ */
+const mostStdvgaMemory = 512;
 /** Two channels of two drives; libxl puts a fifth CD drive on a third one. */
 const lastIdeChannel = 1;
 /** lsi53c895a has 16 SCSI ids in theory, 8 in QEMU, and one is its own. */
 const lastScsiId = 6;
 
+/** `parts` of a `-device` option. */
+export function isNic(parts: readonly string[]): boolean {
+  return nics.includes(modelOf(parts));
+}
+
+function modelOf(parts: readonly string[]): string {
+  return optionValue(parts, "driver") ?? parts[0] ?? "";
+}
+
 /** `parts` of a `-device` option; `undefined` when nothing speaks against it. */
 export function unavailable(parts: readonly string[]): Unavailable | undefined {
-  const model = optionValue(parts, "driver") ?? parts[0] ?? "";
+  const model = modelOf(parts);
   if (Object.hasOwn(absent, model)) return absent[model];
   if (optionValue(parts, "netdev") !== undefined && !nics.includes(model)) {
     const problem = "QEMU has no such network interface here";
@@ -53,6 +72,13 @@ export function unavailable(parts: readonly string[]): Unavailable | undefined {
   if (model === "cirrus-vga" && memory !== undefined && !cirrusMemory.includes(memory)) {
     const problem = `a Cirrus card has ${cirrusMemory.join(", ")} MB`;
     return { problem, remedy: 'choose videoram=8 or 16, or vga="stdvga"' };
+  }
+  if (model === "VGA" && Number(memory) < mostStdvgaMemory) {
+    const below = powerOfTwoBelow(Number(memory));
+    if (Number(memory) > below) {
+      const problem = `a stdvga has a power of two of MB, and not ${memory}`;
+      return { problem, remedy: `choose videoram=${below} or ${2 * below}` };
+    }
   }
   const channel = /^ide\.(\d+)$/.exec(optionValue(parts, "bus") ?? "")?.[1];
   if (Number(channel) > lastIdeChannel) {
@@ -68,6 +94,13 @@ export function unavailable(parts: readonly string[]): Unavailable | undefined {
     return { problem, remedy: "name the disk xvdX in disk=: the guest then reaches it with PV drivers" };
   }
   return undefined;
+}
+
+/** The greatest power of two that is not above `number`; 1 for what is less. */
+function powerOfTwoBelow(number: number): number {
+  let power = 1;
+  while (2 * power <= number) power *= 2;
+  return power;
 }
 
 /** What `usbdevice=` takes; QEMU dropped host:, disk: and the like from it. */

@@ -137,12 +137,13 @@ export function updateRequest(size: Size, incremental: boolean): Uint8Array {
 }
 
 /**
- * QEMU's extended key event: which key, by its number in QEMU (see keys.ts), and nothing about what is
- * written on it. The keysym is 0: with `lock-key-sync=off` QEMU does not look at it.
+ * QEMU's extended key event: which key, by its number in QEMU (see keys.ts), and what is written on it, to which
+ * our own QEMU does not look: it has no layout and `lock-key-sync=off`.
  */
-export function keyEvent(key: number, pressed: boolean): Uint8Array {
+export function keyEvent(key: number, pressed: boolean, keysym = 0): Uint8Array {
   const { bytes, view } = message(12, 255);
   view.setUint16(2, pressed ? 1 : 0);
+  view.setUint32(4, keysym);
   view.setUint32(8, key);
   return bytes;
 }

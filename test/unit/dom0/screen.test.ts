@@ -35,7 +35,15 @@ async function serve(end: MemoryEnd): Promise<number[]> {
   return taken(end, 6 * 12 + 10);
 }
 
-const key = (code: number, down: number) => [255, 0, 0, down, 0, 0, 0, 0, 0, 0, 0, code];
+/** With its keysym: the only thing that a server with a layout looks at. */
+const key = (code: number, keysym: readonly number[], down: number) => [
+  ...[255, 0, 0, down],
+  ...[0, 0, ...keysym],
+  ...[0, 0, 0, code],
+];
+const control = (down: number) => key(0x1d, [0xff, 0xe3], down);
+const alt = (down: number) => key(0x38, [0xff, 0xe9], down);
+const one = (down: number) => key(0x02, [0, 0x31], down);
 
 test("Ctrl-Alt-1 is typed, and has been read when the conversation ends", async () => {
   const [ours, theirs] = memoryStream();
@@ -44,8 +52,8 @@ test("Ctrl-Alt-1 is typed, and has been read when the conversation ends", async 
     done = true;
   });
   expect(await serve(theirs)).toEqual([
-    ...[0x1d, 0x38, 0x02].flatMap((code) => key(code, 1)),
-    ...[0x02, 0x38, 0x1d].flatMap((code) => key(code, 0)),
+    ...[control(1), alt(1), one(1)].flat(),
+    ...[one(0), alt(0), control(0)].flat(),
     ...[3, 0, 0, 0, 0, 0, 0, 1, 0, 1],
   ]);
   expect(done).toBe(false);

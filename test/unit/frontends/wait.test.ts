@@ -303,7 +303,9 @@ describe("a device that does not come up", () => {
     expect(framebuffers[0]?.essential).toBe(false);
     const waiting = waitForFrontends(client, platform, framebuffers, 3000);
     await clock.advance(3000);
-    expect(failure((await waiting)[0])).toContain('device_model_args_pv = [ "-vga", "xenfb" ]');
+    expect(failure((await waiting)[0])).toContain(
+      'put device_model_args_pv = [ "-vga", "xenfb" ] and vnc = 1 into the guest',
+    );
   });
 
   for (const state of [5, 6]) {

@@ -35,8 +35,13 @@ describe("a disk that fails", () => {
   test("is told at once, with its value and what to do", () => {
     errors.happened(failure);
     expect(told).toEqual([
-      "disk <ide0-hd0>: a write failed: Input/output error; the guest was told; see dom0's kernel log, and whether the image's file system is full",
+      "disk <ide0-hd0>: a write failed: Input/output error; the guest was told; see dom0's kernel log, and whether the image's file system is full; start the guest anew once the disk is well, for QEMU may fail every flush of it until then",
     ]);
+  });
+
+  test("and is well again goes on for reading: nothing is to be started anew", () => {
+    errors.happened({ ...failure, operation: "read" });
+    expect(told).toEqual([expect.stringMatching(/a read failed: .*, and whether .* is full$/)]);
   });
 
   test("is told once a burst, with the count of the rest, and again after a pause", async () => {
@@ -44,9 +49,13 @@ describe("a disk that fails", () => {
     await clock.advance(10_000);
     errors.happened(failure);
     errors.happened(failure);
-    expect(told.slice(1)).toEqual(["disk <ide0-hd0>: 999 more write errors in 10 s"]);
+    expect(told.slice(1)).toEqual([
+      "disk <ide0-hd0>: QEMU told of 999 more write errors in 10 s, and tells of one a second for each disk at most",
+    ]);
     await clock.advance(10_000);
-    expect(told.slice(2)).toEqual(["disk <ide0-hd0>: 2 more write errors in 10 s"]);
+    expect(told.slice(2)).toEqual([
+      "disk <ide0-hd0>: QEMU told of 2 more write errors in 10 s, and tells of one a second for each disk at most",
+    ]);
     await clock.advance(60_000);
     expect(clock.pending).toBe(0);
     errors.happened(failure);
@@ -75,7 +84,7 @@ describe("a QEMU that is not to be trusted", () => {
     }
     expect(told.slice(0, 2)).toEqual([
       expect.stringMatching(/^QEMU's drive made up 0 0: a write failed: /),
-      "QEMU's drives of unknown names: 99 more write errors in 10 s",
+      "QEMU's drives of unknown names: QEMU told of 99 more write errors in 10 s, and tells of one a second for each disk at most",
     ]);
     // No more than of one disk that fails all the time.
     expect(told).toHaveLength(101);

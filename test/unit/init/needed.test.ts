@@ -28,6 +28,10 @@ test("the log names what QEMU does not emulate: disks and CD drives without a pl
     `disk xvdg (device/vbd/${xvd(6)})`,
     `CD drive xvdh (device/vbd/${xvd(7)})`,
   ]);
+  // xl knows no hde.
+  expect(notes[0]).toContain(
+    'QEMU has hda to hdd, with hdtype="ahci" xvde and xvdf for disks too, and sda to sdg',
+  );
 });
 
 test.each([

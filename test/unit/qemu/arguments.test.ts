@@ -40,7 +40,8 @@ describe("what is left as it is", () => {
     "-device ich9-usb-uhci1,masterbus=usb.0,firstport=0,addr=0x1d.0,multifunction=on",
     "-device nec-usb-xhci,id=usb",
     "-device intel-hda -device hda-duplex -device ac97 -device es1370 -device sb16",
-    "-device VGA,vgamem_mb=16 -device cirrus-vga,vgamem_mb=8 -device cirrus-vga,vgamem_mb=16",
+    "-device VGA,vgamem_mb=16 -device VGA,vgamem_mb=512 -device VGA,vgamem_mb=513 -device VGA,vgamem_mb=x",
+    "-device VGA -device VGA,vgamem_mb=16 -device cirrus-vga,vgamem_mb=8 -device cirrus-vga,vgamem_mb=16",
     "-device ide-cd,id=ide-5696,bus=ide.1,unit=1 -device ide-hd,bus=ahci0.5,drive=x",
     "-device lsi53c895a -device scsi-hd,drive=scsi0-hd6,scsi-id=6",
     "-device xen-pvdevice,device-id=0xc000 -device constructor,x=y",
@@ -81,6 +82,25 @@ describe("what is replaced", () => {
       whole(`${device} -netdev type=tap,id=net1,fd=9`),
     );
     expect(() => build(`${device} ${netdev}`)).toThrow("no TAP device for net1");
+  });
+
+  test("the boot ROM of NICs from the fifth on by none, with a note: QEMU has no memory for more", () => {
+    const nics = (count: number, romfile: string) =>
+      Array.from({ length: count }, (_, n) => {
+        const model = n % 2 === 0 ? "rtl8139" : "e1000";
+        const device = `-device ${model},id=nic${n},netdev=net${n},mac=00:16:3e:00:00:0${n}`;
+        return `${device}${n < 4 ? "" : romfile} -netdev user,id=net${n}`;
+      }).join(" ");
+    expect(build(nics(4, ""))).toEqual({ line: whole(nics(4, "")), notes: [] });
+    const { line, notes } = build(nics(6, ""));
+    expect(line).toBe(whole(nics(6, ",romfile=")));
+    expect(notes).toEqual([
+      expect.stringMatching(/^dm-argv\/021: -device "rtl8139,id=nic4,.* has no boot ROM: .* of 4 NICs, /),
+      expect.stringMatching(/^dm-argv\/025: -device "e1000,id=nic5,.* has no boot ROM: /),
+    ]);
+    // Of device_model_args_hvm, and with a ROM of their own.
+    expect(build(nics(5, ",romfile=mine"))).toEqual({ line: whole(nics(5, ",romfile=mine")), notes: [] });
+    expect(build(`${nics(4, "")} -device driver=e1000`).line).toContain("-device driver=e1000,romfile= ");
   });
 
   test.each([
@@ -155,6 +175,14 @@ describe("what is refused", () => {
     ["-chardev spicevmc,name=usbredir,id=usbrc1", "take usbredirection= and spice= out"],
     ["-device virtio-net,id=nic0,netdev=net0,mac=00:16:3e:00:00:01", "choose model=e1000 or model=rtl8139"],
     ["-device cirrus-vga,vgamem_mb=32", "a Cirrus card has 4, 8, 16 MB; choose videoram=8 or 16"],
+    [
+      "-device VGA,vgamem_mb=24",
+      'dm-argv/005 -device "VGA,vgamem_mb=24": a stdvga has a power of two of MB, and not 24; choose videoram=16 or 32',
+    ],
+    ["-device VGA,vgamem_mb=20", "choose videoram=16 or 32"],
+    ["-device VGA,vgamem_mb=48", "choose videoram=32 or 64"],
+    ["-device VGA,vgamem_mb=100", "choose videoram=64 or 128"],
+    ["-device VGA,vgamem_mb=511", "choose videoram=256 or 512"],
     ["-device scsi-hd,drive=scsi0-hd7,scsi-id=7", "room for 7 disks, sda to sdg; name the disk xvdX"],
     [
       "-device ide-cd,id=ide-51776,drive=d,bus=ide.2,unit=0",

@@ -34,6 +34,7 @@ describe("what the client says", () => {
     ["all of it", updateRequest({ width: 1024, height: 768 }, false), "03 00 0000 0000 0400 0300"],
     ["what changes", updateRequest({ width: 720, height: 400 }, true), "03 01 0000 0000 02d0 0190"],
     ["a key down", keyEvent(0x9c, true), "ff 00 0001 00000000 0000009c"],
+    ["a key down, with its keysym", keyEvent(0x1d, true, 0xffe3), "ff 00 0001 0000ffe3 0000001d"],
     ["a key up", keyEvent(1, false), "ff 00 0000 00000000 00000001"],
     ["a pointer", pointerEvent(1023, 767, 5), "05 05 03ff 02ff"],
     ["attention", attention, "06 000000 00000000"],

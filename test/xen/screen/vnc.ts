@@ -66,11 +66,12 @@ export class Viewer {
     }
   }
 
-  /** QEMU's number of a key, as its extended key event has it. */
-  key(key: number, pressed: boolean): void {
+  /** QEMU's number of a key, as its extended key event has it, and its keysym, which counts where QEMU has a layout. */
+  key(key: number, pressed: boolean, keysym = 0): void {
     const bytes = Buffer.alloc(12);
     bytes[0] = 255;
     bytes.writeUInt16BE(pressed ? 1 : 0, 2);
+    bytes.writeUInt32BE(keysym, 4);
     bytes.writeUInt32BE(key, 8);
     this.socket.write(bytes);
   }
@@ -89,9 +90,13 @@ export class Viewer {
    * goes on showing that there is none until somebody asks for it so.
    */
   async select(): Promise<void> {
-    const keys = [0x1d, 0x38, 0x02];
-    for (const key of keys) this.key(key, true);
-    for (const key of keys.reverse()) this.key(key, false);
+    const keys = [
+      [0x1d, 0xffe3],
+      [0x38, 0xffe9],
+      [0x02, 0x31],
+    ] as const;
+    for (const [key, keysym] of keys) this.key(key, true, keysym);
+    for (const [key, keysym] of keys.toReversed()) this.key(key, false, keysym);
     // The placeholder has 640 x 480 pixels, which no picture of the test's guest has.
     await this.until(() => this.width !== 640, "the guest's screen instead of a placeholder");
   }
