@@ -53,7 +53,7 @@ describe("what xl create takes", () => {
     [
       "five emulated NICs, of which QEMU has boot ROMs for four",
       { vif: [0, 1, 2, 3, 4].map((n) => `mac=00:16:3e:00:02:0${n},bridge=xenbr0,model=e1000`) },
-      ['macaddr = "00:16:3e:00:02:00"', 'macaddr = "00:16:3e:00:02:04"'],
+      ['mac = "00:16:3e:00:02:00"', 'mac = "00:16:3e:00:02:04"'],
       [],
     ],
     ["a PV NIC alone", { vif: ["type=vif,bridge=xenbr0"] }, ["piix3-ide"], ["e1000", "rtl8139"]],
