@@ -32,8 +32,8 @@ import type { DeviceStatus, StubdomStatus } from "./status.ts";
 
 /** How long the last words to xenstore may take before the machine ends without them, in milliseconds. */
 const lastWords = 1000;
-/** QEMU is asked three ways to end, which takes 3 s; one that cannot even be killed is left to the hypervisor. */
-const qemuPatience = 4000;
+/** A QEMU that cannot even be killed is left to the hypervisor. */
+const qemuPatience = 1000;
 /**
  * Within which the machine ends in any case, in seconds: longer than what is waited for above, and, where nothing is wrong, for
  * what a slow disk has yet to be given.

@@ -4,8 +4,8 @@ import { ArgumentError } from "./errors.ts";
 import { optionValue, shown, splitOptions, toByteString } from "./text.ts";
 
 /**
- * Longest argument in bytes. xenstore carries no value above 4096 bytes (XENSTORE_PAYLOAD_MAX), so libxl
- * cannot have written a longer one; the kernel would take 128 KiB.
+ * Longest argument in bytes. xenstore carries no more than 4096 bytes (XENSTORE_PAYLOAD_MAX), a value with its path, so
+ * libxl cannot have written a longer one; the kernel would take 128 KiB.
  */
 export const longestArgument = 4096;
 
@@ -86,7 +86,7 @@ export function argumentsInOrder(
     }
     byNumber.set(number, value);
   }
-  if (byNumber.size === 0) throw new ArgumentError("dm-argv", "", "holds no arguments", rewritten);
+  if (byNumber.size === 0) throw new ArgumentError("dm-argv", "", "holds no arguments", writtenWhole);
   // The name of the program, where a toolstack numbers from 0.
   const first = byNumber.has(0) ? 0 : 1;
   return Array.from({ length: byNumber.size }, (_, index) => {
@@ -97,6 +97,9 @@ export function argumentsInOrder(
 }
 
 const rewritten = "only libxl may write there; create the guest again";
+/** libxl ignores that its transaction was refused (`libxl__write_stub_dmargs`, tools/libs/light/libxl_dm.c). */
+const writtenWhole =
+  "libxl writes all or none: xl has said `xenstore write failed` if one was too long; shorten what is longer than 4000 bytes, device_model_args_hvm= or a name, and create the guest again";
 
 /**
  * Understands QEMU's arguments as libxl writes them for a stub domain.

@@ -37,7 +37,12 @@ export class QemuNotStarted extends QemuError {
     cause: unknown,
   ) {
     const code = cause instanceof SystemError ? cause.code : String(cause);
-    super(`${program} cannot be executed: ${code}; the ramdisk is incomplete or damaged, build it again`);
+    const remedies: Record<string, string> = {
+      E2BIG: "shorten device_model_args_hvm=",
+      ENOMEM: "raise stubdomain_memory=",
+    };
+    const remedy = remedies[code] ?? "the ramdisk is incomplete or damaged, build it again";
+    super(`${program} cannot be executed: ${code}; ${remedy}`);
   }
 }
 

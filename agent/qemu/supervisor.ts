@@ -14,9 +14,6 @@ export interface QemuHandlers {
   readonly onMonitorBroken?: (error: QemuMonitorBroken) => void;
 }
 
-/** How long each way of asking QEMU to end is given, in milliseconds. */
-const quitPatience = 2_000;
-const terminatePatience = 1_000;
 /** A monitor also breaks because QEMU dies, which is known so much later. */
 const deathNotice = 1_000;
 
@@ -98,39 +95,24 @@ export class QemuSupervisor {
   }
 
   /**
-   * Ends QEMU: asks on QMP, then SIGTERM, then SIGKILL, each when the one before had no effect. Idempotent;
-   * every call resolves when QEMU has ended.
+   * Ends QEMU by SIGKILL. Idempotent; every call resolves when it has ended.
+   *
+   * One that ends by itself, by QMP's `quit` or SIGTERM, powers its guest off if the guest asks it for something meanwhile
+   * (`handle_ioreq`, hw/xen/xen-hvm-common.c), which to the toolstack is a guest that has ended well, and else has Xen answer
+   * for devices that are gone. A guest whose QEMU was killed waits for its answer. Nothing is lost by it: what QEMU has
+   * written is the kernel's.
    */
   async stop(): Promise<QemuEnded> {
     if (this.#state === "running") {
       this.#state = "stopping";
-      await this.#terminate();
+      try {
+        this.platform.processes.kill(this.child.pid, "SIGKILL");
+      } catch (error) {
+        // ESRCH: it has ended and is about to be reaped.
+        this.log.debug({ error: String(error) }, `SIGKILL to QEMU: ${String(error)}`);
+      }
     }
     return this.ended;
-  }
-
-  async #terminate(): Promise<void> {
-    if (this.qmp.state === "ready") {
-      // It may well end without an answer.
-      this.qmp.execute("quit", {}, quitPatience).catch(() => {});
-      if (await this.#endedWithin(quitPatience)) return;
-      this.log.warn({ pid: this.child.pid }, `QEMU did not quit within ${quitPatience / 1000} s: SIGTERM`);
-    }
-    this.#kill("SIGTERM");
-    if (await this.#endedWithin(terminatePatience)) return;
-    this.log.warn({ pid: this.child.pid }, `QEMU ignored SIGTERM for ${terminatePatience / 1000} s: SIGKILL`);
-    this.#kill("SIGKILL");
-  }
-
-  #kill(signal: "SIGTERM" | "SIGKILL"): void {
-    // Its number may be another's once it has been reaped.
-    if (this.#state === "ended") return;
-    try {
-      this.platform.processes.kill(this.child.pid, signal);
-    } catch (error) {
-      // ESRCH: it has ended and is about to be reaped.
-      this.log.debug({ error: String(error) }, `${signal} to QEMU: ${String(error)}`);
-    }
   }
 
   #endedWithin(milliseconds: number): Promise<QemuEnded | null> {

@@ -47,11 +47,10 @@ export interface StageOptions extends FakeQemuOptions {
   readonly guest?: string;
   /** Backends that never connect, `vbd/768`. */
   readonly dead?: readonly string[];
-  /** The program is not in the image. */
-  readonly missing?: boolean;
-  /** Signals that end QEMU; default both. */
-  readonly dies?: readonly string[];
-  readonly quits?: boolean;
+  /** Why QEMU cannot be executed, as execve(2) has it. */
+  readonly refused?: string;
+  /** Nothing ends QEMU, a signal neither. */
+  readonly immortal?: boolean;
   readonly commandLine?: string;
   /** Words behind those that libxl wrote: device_model_args_hvm. */
   readonly moreArguments?: readonly string[];
@@ -387,7 +386,7 @@ export class Stage {
         executedAt: () => this.clock.now(),
         kill: (_, signal) => {
           this.killed.push(signal);
-          if ((options.dies ?? ["SIGTERM", "SIGKILL"]).includes(signal)) this.die({ signal });
+          if (options.immortal !== true) this.die({ signal });
         },
         yieldWakeUps: (pid) => void this.calmed.push(pid),
         reap: () => this.#ended.shift() ?? null,
@@ -405,7 +404,8 @@ export class Stage {
     this.spawned.push(spawned);
     // Later it would be QEMU's to say what the device's name stands for.
     if (!this.vchans.held) throw new Error("QEMU is started before the way to xenstored is held");
-    if (this.options.missing) throw new SystemError("ENOENT", "spawn", decodeText(argument(spawned, 0)));
+    const { refused } = this.options;
+    if (refused !== undefined) throw new SystemError(refused, "spawn", decodeText(argument(spawned, 0)));
     const [, output, , monitor] = spawned.descriptors;
     this.#output = this.kernel.inherit(output ?? -1);
     const stream = new DescriptorStream(
@@ -415,13 +415,7 @@ export class Stage {
     );
     this.#monitorStream = stream;
     this.#alive = true;
-    this.monitor = new FakeQemuMonitor(stream, {
-      ...this.options,
-      execute: (command, args) => {
-        if (command === "quit" && this.options.quits !== false) this.die({ code: 0 });
-        return this.options.execute?.(command, args) ?? {};
-      },
-    });
+    this.monitor = new FakeQemuMonitor(stream, this.options);
     return qemuPid;
   }
 }

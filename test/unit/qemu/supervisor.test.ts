@@ -13,9 +13,6 @@ import { fakePlatform } from "../../fakes/platform.ts";
 import { FakeQemuMonitor, type FakeQemuOptions } from "../../fakes/qemu.ts";
 
 interface FakeQemuProcess extends FakeQemuOptions {
-  /** Signals that end it. */
-  readonly dies?: readonly string[];
-  readonly quits?: boolean;
   readonly missing?: boolean;
 }
 
@@ -65,7 +62,7 @@ async function start(process: FakeQemuProcess = {}) {
       executedAt: () => clock.now(),
       kill(_, signal) {
         killed.push(signal);
-        if (process.dies?.includes(signal)) die({ signal });
+        die({ signal });
       },
     },
   });
@@ -91,13 +88,7 @@ async function start(process: FakeQemuProcess = {}) {
   if (process.missing) return { launch, kernel, lines, clock };
   qemu = launch();
   childMonitor = new DescriptorStream(platform.descriptors, child.monitor, "child's monitor");
-  const qmp = new FakeQemuMonitor(childMonitor, {
-    ...process,
-    execute(command, args) {
-      if (command === "quit" && process.quits !== false) die({ code: 0 });
-      return process.execute?.(command, args) ?? {};
-    },
-  });
+  const qmp = new FakeQemuMonitor(childMonitor, process);
   return {
     qemu,
     qmp,
@@ -218,39 +209,19 @@ describe("its life", () => {
 });
 
 describe("stop", () => {
-  test("by QMP", async () => {
+  test("is SIGKILL, once, and nothing is asked of QEMU: it would power its guest off", async () => {
     const { qemu, killed, kernel, clock, qmp } = await running();
     const [first, second] = await Promise.all([qemu.stop(), qemu.stop()]);
     expect(first).toBe(second);
-    expect(first).toMatchObject({ expected: true, status: { code: 0 } });
-    expect(qmp.received).toEqual(["qmp_capabilities", "quit"]);
-    expect(killed).toEqual([]);
+    expect(first).toMatchObject({ expected: true, status: { signal: "SIGKILL" } });
+    expect(qmp.received).toEqual(["qmp_capabilities"]);
+    expect(killed).toEqual(["SIGKILL"]);
     expect([kernel.count, clock.pending]).toEqual([0, 0]);
   });
 
-  test("by SIGTERM, when it does not quit", async () => {
-    const { qemu, killed, clock } = await running({ quits: false, dies: ["SIGTERM"] });
-    const stopped = qemu.stop();
-    await clock.advance(2000);
-    expect((await stopped).status.signal).toBe("SIGTERM");
-    expect(killed).toEqual(["SIGTERM"]);
-    expect(clock.pending).toBe(0);
-  });
-
-  test("by SIGKILL, when nothing else helps", async () => {
-    const { qemu, killed, clock, lines } = await running({ quits: false, dies: ["SIGKILL"] });
-    const stopped = qemu.stop();
-    await clock.advance(2999);
-    expect(killed).toEqual(["SIGTERM"]);
-    await clock.advance(1);
-    expect((await stopped).status.signal).toBe("SIGKILL");
-    expect(lines.filter((line) => line.startsWith("warn"))).toHaveLength(2);
-    expect(clock.pending).toBe(0);
-  });
-
-  test("without QMP, by a signal at once", async () => {
-    const { qemu, killed } = (await start({ silent: true, dies: ["SIGTERM"] })) as Started;
+  test("of one that has not answered yet", async () => {
+    const { qemu, killed } = (await start({ silent: true })) as Started;
     await qemu.stop();
-    expect(killed).toEqual(["SIGTERM"]);
+    expect(killed).toEqual(["SIGKILL"]);
   });
 });
