@@ -30,6 +30,21 @@ afterAll(async () => {
 /** The guest's disks and dom0's files behind them: served by dom0's kernel, and by its QEMU. */
 const disks = { sdb: "/root/flush/phy.img", sdc: "/root/flush/qdisk.img" };
 
+/** A guest whose sdb is a file that dom0's kernel serves, and whose sdc is one that dom0's QEMU serves. */
+async function guestOf(on: XenHost, name: string, phy: string, qdisk: string): Promise<Guest> {
+  const guest = await createGuest(on, {
+    name,
+    images: { hda: await guestDisk({ cmdline: "quiet" }) },
+    disks: [
+      { vdev: "hdb", target: phy, backend: "phy" },
+      { vdev: "hdc", target: qdisk, backend: "qdisk" },
+    ],
+    extra: { hdtype: "ahci", vga: "none" },
+  });
+  await guest.waitForSerial("guest: ready", 600);
+  return guest;
+}
+
 /** Writes and flushes MiB of random bytes on each disk: what they hash to. */
 async function writeAll(guest: Guest): Promise<string[]> {
   const written: string[] = [];
@@ -55,16 +70,7 @@ describe("the stub domain's end", () => {
       host = await LabHost.start({ saved: true });
       const files = Object.values(disks);
       await host.run(`mkdir -p /root/flush && truncate -s 4M ${files.join(" ")}`);
-      let guest = await createGuest(host, {
-        name: "flush",
-        images: { hda: await guestDisk({ cmdline: "quiet" }) },
-        disks: [
-          { vdev: "hdb", target: disks.sdb, backend: "phy" },
-          { vdev: "hdc", target: disks.sdc, backend: "qdisk" },
-        ],
-        extra: { hdtype: "ahci", vga: "none" },
-      });
-      await guest.waitForSerial("guest: ready", 600);
+      let guest = await guestOf(host, "flush", disks.sdb, disks.sdc);
       // Restored for each round: it need not boot.
       await host.run(["xl", "save", guest.name, "/root/flush/state"], { timeout: 300 });
       guest.leave();
@@ -140,16 +146,7 @@ describe("a flush that dom0 cannot carry out", () => {
     const files = { phy: `${frailRoot}/phy.img`, qdisk: `${frailRoot}/qdisk.img` };
     for (const file of Object.values(files)) await randomFile(host, file, 4 << 20);
     await host.run("sync");
-    const guest = await createGuest(host, {
-      name: "frail",
-      images: { hda: await guestDisk({ cmdline: "quiet" }) },
-      disks: [
-        { vdev: "hdb", target: files.phy, backend: "phy" },
-        { vdev: "hdc", target: files.qdisk, backend: "qdisk" },
-      ],
-      extra: { hdtype: "ahci", vga: "none" },
-    });
-    await guest.waitForSerial("guest: ready", 600);
+    const guest = await guestOf(host, "frail", files.phy, files.qdisk);
     await writeAll(guest);
     for (const [disk, vdev] of [
       ["sdb", "hdb"],
