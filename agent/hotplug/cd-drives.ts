@@ -14,15 +14,20 @@
  * So a drive that comes back, empty or not, gets a set, in which QEMU alone holds the device: the agent's own
  * descriptor is closed at once. For an empty one, which may never connect, it is a pipe, which nobody opens.
  * The medium of a drive at the start needs none: QEMU has opened it by its name.
+ *
+ * Between 3 and 4 is nothing that waits for our kernel, which forgets a device when it finds its directory gone
+ * (drivers/xen/xenbus/xenbus_probe.c, xenbus_dev_changed). Where it had no processor meanwhile it finds the next one's, keeps
+ * what it has, Closed, and takes up nothing. So the directory goes before libxl removes it: as soon as 3 is through.
  */
 import { type BlockFrontend, readCdDrive } from "../frontends/block.ts";
 import { NotConnected } from "../frontends/errors.ts";
 import { type FrontendOutcome, waitForFrontends } from "../frontends/wait.ts";
-import { parseState, XenbusState } from "../frontends/xenbus.ts";
+import { parseState, readBackend, XenbusState } from "../frontends/xenbus.ts";
 import type { Logger } from "../log/logger.ts";
-import { type FileSystem, type Platform, SystemError } from "../platform/port.ts";
-import type { XenstoreClient } from "../xenstore/client.ts";
+import { type FileSystem, type Platform, SystemError, type Timer } from "../platform/port.ts";
+import { waitFor, type XenstoreClient } from "../xenstore/client.ts";
 import { Looks } from "../xenstore/looks.ts";
+import type { Operations } from "../xenstore/operations.ts";
 import { addSet, findSets, type Qmp, removeSet, stubDevid } from "./fdsets.ts";
 
 const directory = "device/vbd";
@@ -115,6 +120,9 @@ class Drive {
   #stopped = false;
   /** Ends the wait for a device that is no longer the one. */
   #supersede: () => void = () => {};
+  /** Until an empty drive is looked at once more. */
+  #recheck: Timer | undefined;
+  #makingWay = false;
 
   constructor(
     private readonly context: CdContext,
@@ -128,7 +136,7 @@ class Drive {
   changed(replaced: boolean): void {
     if (replaced) {
       this.#incarnation++;
-      this.#supersede();
+      this.#leaveOff();
     }
     void this.#looks.take();
   }
@@ -136,7 +144,12 @@ class Drive {
   /** Idempotent. */
   stop(): void {
     this.#stopped = true;
+    this.#leaveOff();
+  }
+
+  #leaveOff(): void {
     this.#supersede();
+    this.#recheck?.cancel();
   }
 
   async #lookOnce(): Promise<void> {
@@ -155,8 +168,10 @@ class Drive {
     const drive = await readCdDrive(store, this.id);
     const closing = drive === undefined || isClosing(parseState(state, await store.tryReadText(state)));
     if (incarnation !== this.#incarnation) return;
-    if (closing) await this.#takeBack();
-    else if (this.#settled !== incarnation) {
+    if (closing) {
+      if (drive !== undefined) void this.#makeWay(drive);
+      await this.#takeBack();
+    } else if (this.#settled !== incarnation) {
       let late = false;
       try {
         await this.#give(drive, incarnation);
@@ -191,6 +206,16 @@ class Drive {
     } finally {
       platform.descriptors.close(fd);
     }
+    // Nobody waits for it to connect, but the next change is to find it whole.
+    if (drive.empty && this.#keepsOld()) this.#recheckLater(drive);
+  }
+
+  #recheckLater(drive: BlockFrontend): void {
+    const { store, notice, log } = this.context;
+    this.#recheck = store.clock.setTimer(notice, () => {
+      const failed = (error: unknown) => log.debug({}, `${drive.label}: ${String(error)}`);
+      void this.#letGo(drive).catch(failed);
+    });
   }
 
   /** No file of /dev, which QEMU could have replaced. */
@@ -242,7 +267,8 @@ class Drive {
     const began = store.clock.now();
     const [first] = await waitForFrontends(store, platform, [drive], Math.min(notice, deadline));
     if (first === undefined || first.connected || !current()) return first;
-    await this.#letGo(drive);
+    if (await this.#letGo(drive))
+      throw new Error(`our kernel takes ${drive.label} for the one that was there before and has closed`);
     if (!current()) return undefined;
     if (!first.late || notice >= deadline) return first;
     this.#late = first.error.message;
@@ -252,21 +278,51 @@ class Drive {
   }
 
   /**
-   * Where libxl makes a drive anew before Linux has seen that it was gone, Linux keeps what it has of the old one, which is
-   * Closed to it: it does nothing more for it, and at the next change libxl would wait in vain for the state 6 that Linux
-   * takes for written (xenbus_dev_changed, __xenbus_switch_state). Writes it, and throws.
+   * Where libxl makes a drive anew before Linux has seen that it was gone, for all that {@link #makeWay} does, Linux keeps what it
+   * has of the old one, which is Closed to it: it does nothing more for it, and at the next change libxl would wait in vain for the
+   * state 6 that Linux takes for written (__xenbus_switch_state). Writes it, and says whether it was so. Not at once: a
+   * moment ago Linux may have seen it, and would not take up a device that has closed.
    */
-  async #letGo({ path, label }: BlockFrontend): Promise<void> {
-    const { platform, store } = this.context;
-    const ours = `/sys/bus/xen/devices/vbd-${this.id}/state`;
-    if (textOf(platform.files, ours) !== "Closed") return;
-    const isStale = await store.transaction(async (tx) => {
+  async #letGo({ path }: BlockFrontend): Promise<boolean> {
+    if (!this.#keepsOld()) return false;
+    return await this.context.store.transaction(async (tx) => {
       const stale = (await tx.tryReadText(`${path}/state`)) === String(XenbusState.Initialising);
       if (stale) await tx.write(`${path}/state`, String(XenbusState.Closed));
       return stale;
     });
-    if (isStale)
-      throw new Error(`our kernel takes ${label} for the one that was there before and has closed`);
+  }
+
+  /** Whether Linux has a device of this number that has closed. */
+  #keepsOld(): boolean {
+    return textOf(this.context.platform.files, `/sys/bus/xen/devices/vbd-${this.id}/state`) === "Closed";
+  }
+
+  /**
+   * Removes the directory of a drive that libxl detaches, once the backend has ended too: before that, to find it gone would
+   * not be an end to it (drivers/block/xen-blkback/xenbus.c, frontend_changed), and libxl would wait for its state 6 in vain.
+   */
+  async #makeWay({ path, label }: BlockFrontend): Promise<void> {
+    if (this.#makingWay) return;
+    this.#makingWay = true;
+    const { store, log, deadline } = this.context;
+    const closed = String(XenbusState.Closed);
+    try {
+      const { path: backend } = await readBackend(store, path);
+      const goes = async (view: Operations) =>
+        (await view.tryReadText(`${backend}/online`)) === "0" &&
+        (await view.tryReadText(`${path}/state`)) === closed;
+      if (!(await goes(store))) return;
+      await waitFor(store, `${backend}/state`, (state) => state !== String(XenbusState.Closing), deadline);
+      await store.transaction(async (tx) => {
+        const ended = (await tx.tryReadText(`${backend}/state`)) === closed && (await goes(tx));
+        if (ended) await tx.remove(path);
+      });
+    } catch (error) {
+      // libxl was there first.
+      log.debug({}, `${label}: ${String(error)}`);
+    } finally {
+      this.#makingWay = false;
+    }
   }
 
   /** libxl has done so before it detaches; for whoever else detaches a drive, it must not be held. */

@@ -41,8 +41,8 @@ afterAll(async () => {
 describe("three CD drives of a guest that runs", () => {
   cdTests(
     () => guest,
-    { vdev: "hdc", linux: "sr1" },
-    { vdev: "hdb", linux: "sr0" },
-    { vdev: "hdd", linux: "sr2" },
+    { vdev: "hdc", devid: 5632, linux: "sr1" },
+    { vdev: "hdb", devid: 832, linux: "sr0" },
+    { vdev: "hdd", devid: 5696, linux: "sr2" },
   );
 });

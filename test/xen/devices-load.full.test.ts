@@ -90,7 +90,7 @@ describe("three NICs, four serial ports and a CD drive", () => {
   silenceTests(() => guest, { devid: 1, own: ownOf(1), name: () => nicName(guest, 1) });
 
   loadTests(() => guest, {
-    drive: { vdev: "hdc", linux: "sr0" },
+    drive: { vdev: "hdc", devid: 5632, linux: "sr0" },
     scratch: "sdd",
     networks: three.map((n) => ({ own: ownOf(n), dom0: dom0Of(n) })),
   });

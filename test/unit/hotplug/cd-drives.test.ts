@@ -270,6 +270,95 @@ test("one that Linux takes for the one before is let go of, so that the next one
   expect([complaints.length, clock.pending]).toEqual([1, 0]);
 });
 
+test("an empty one that Linux takes for the one before is let go of, for whom comes next", async () => {
+  await attach("/iso/a");
+  await follow([devid]);
+  files.put(`/sys/bus/xen/devices/vbd-${devid}/state`, "Closed\n");
+  expect(deviceOf(await change(emptyFile, false))).toBe("a pipe");
+  await clock.advance(3_999);
+  expect(daemon.get(`${home}/${front}/state`)).toBe("1");
+  await clock.advance(1);
+  await quiet();
+  expect(daemon.get(`${home}/${front}/state`)).toBe("6");
+  expect([complaints, clock.pending]).toEqual([[], 0]);
+});
+
+test("an empty one that was let go of too late is not closed in the next one's stead", async () => {
+  await attach("/iso/a");
+  await follow([devid]);
+  files.put(`/sys/bus/xen/devices/vbd-${devid}/state`, "Closed\n");
+  await change(emptyFile, false);
+  await clock.advance(3_000);
+  daemon.set(`${home}/${front}/state`, "6");
+  await change("/iso/b", false);
+  await clock.advance(3_000);
+  await quiet();
+  expect(daemon.get(`${home}/${front}/state`)).toBe("1");
+});
+
+describe("the directory of a drive that libxl detaches", () => {
+  const backend = () => tree.backend("vbd", devid);
+
+  beforeEach(async () => {
+    await attach("/iso/a");
+    await follow([devid]);
+    daemon.set(`${backend()}/online`, "0");
+    tree.backendState("vbd", devid, 5);
+    tree.state(front, 6);
+    await quiet();
+  });
+
+  test("is removed as soon as the backend has ended, and not before: Linux has to find it gone", async () => {
+    expect(daemon.get(`${home}/${front}/state`)).toBe("6");
+    tree.backendState("vbd", devid, 6);
+    await quiet();
+    expect(daemon.get(`${home}/${front}`)).toBeUndefined();
+    daemon.remove(backend());
+    await attach("/iso/b");
+    expect(deviceOf(setsWith(opaque, await qemu.execute("query-fdsets"))[0])).toBe("/dev/xvdc");
+    expect([complaints, clock.pending, daemon.watchCount]).toEqual([[], 0, 1]);
+  });
+
+  test("is libxl's again where that was faster", async () => {
+    daemon.onRequest = (request) => {
+      if (!request.startsWith("transactionStart")) return;
+      daemon.onRequest = () => {};
+      daemon.remove(`${home}/${front}`);
+      daemon.remove(backend());
+      daemon.set(`${home}/${front}`, "", stubdomId);
+      daemon.set(backend(), "");
+      tree.disk(devid, "hdc", { cdrom: true, mode: "r", params: emptyFile });
+    };
+    tree.backendState("vbd", devid, 6);
+    await quiet();
+    expect(daemon.get(`${home}/${front}/state`)).toBe("1");
+    expect([complaints, clock.pending]).toEqual([[], 0]);
+  });
+
+  test("goes with the backend's, where that goes first", async () => {
+    daemon.remove(`${home}/${front}`);
+    daemon.remove(backend());
+    await quiet();
+    expect([complaints, clock.pending, daemon.watchCount]).toEqual([[], 0, 1]);
+  });
+
+  test("stays where the backend never ends", async () => {
+    await clock.advance(12_000);
+    await quiet();
+    expect(daemon.get(`${home}/${front}/state`)).toBe("6");
+    expect([complaints, clock.pending, daemon.watchCount]).toEqual([[], 0, 1]);
+  });
+});
+
+test("a drive that closes without being detached keeps its directory", async () => {
+  await attach("/iso/a");
+  await follow([devid]);
+  tree.state(front, 6);
+  tree.backendState("vbd", devid, 6);
+  await quiet();
+  expect(daemon.get(`${home}/${front}/state`)).toBe("6");
+});
+
 test("a drive that is detached before it came up is no fault", async () => {
   await attach("/iso/a");
   await follow([devid]);

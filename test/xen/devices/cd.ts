@@ -9,9 +9,10 @@ import { askGuest, full, randomFile, rounds } from "../support.ts";
 const sizes = [64 << 10, 128 << 10, 96 << 10];
 const images = sizes.map((_, n) => `/root/cd/${n}.iso`);
 
-/** A drive by its names in the configuration and in the guest. */
+/** A drive by its names in the configuration and in the guest, and by its number in xenstore. */
 export interface CdDrive {
   readonly vdev: string;
+  readonly devid: number;
   readonly linux: string;
 }
 
@@ -107,5 +108,18 @@ export function cdTests(guestOf: () => Guest, served: CdDrive, empty: CdDrive, q
     expect((await held(0)).stdout.trim()).toBe("0");
     expect(await medium(qdisk)).toBe("failed");
     expect(await helperLog(guestOf().host)).not.toMatch(/ error /);
+  });
+
+  it("a drive that dom0 detaches leaves no directory behind, before libxl takes it away: the next one is to be seen", async () => {
+    const { host, name } = guestOf();
+    const { stdout } = await host.run(
+      `stubdom=$(xl domid ${name}-dm)
+       frontend=/local/domain/$stubdom/device/vbd/${served.devid} backend=/local/domain/0/backend/vbd/$stubdom/${served.devid}
+       xenstore-exists $frontend/state && xenstore-write $backend/online 0 $backend/state 5
+       for i in $(seq 100); do xenstore-exists $frontend || break; sleep 0.2; done
+       xenstore-exists $frontend && xenstore-ls $frontend; xenstore-read $backend/state`,
+      { accept: "any" },
+    );
+    expect(stdout.trim()).toBe("6");
   });
 }
