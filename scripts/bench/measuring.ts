@@ -226,6 +226,14 @@ async function booted(guest: Guest, settings: Settings, line: string): Promise<v
 
 type Add = (id: string, value: number) => void;
 
+/** What ends with the beginning of one of our agent's phases. */
+const agentPhases = [
+  ["start.init", "init"],
+  ["start.devices", "qemu-start"],
+  ["start.qemu", "qemu-answers"],
+  ["start.agent", "running"],
+] as const;
+
 /** What the stub domain tells of its boot: our agent in xenstore, the shell script in its log. */
 async function bootFigures(
   guest: Guest,
@@ -235,10 +243,9 @@ async function bootFigures(
 ): Promise<void> {
   if (variant === "linux-stubdom" || "words" in VARIANTS[variant]) {
     const agent = await guest.agent();
-    add("start.agent", Number(agent["phases/running"]) / 1000);
-    const qemu = Number(agent["phases/qemu-answers"]);
-    add("start.qemu", qemu / 1000);
-    add("start.own", qemu - Number(agent["phases/init"]) - Number(agent.waited));
+    const began = (name: string) => Number(agent[`phases/${name}`]);
+    for (const [id, name] of agentPhases) add(id, began(name) / 1000);
+    add("start.own", began("qemu-answers") - began("init") - Number(agent.waited));
     const least = leastMemory(agent.memory);
     if (least !== undefined) add("resources.used", least / 1024);
     return;
@@ -335,12 +342,22 @@ async function idle(
     return (1000 * (is.seconds - was.seconds)) / (to.at - from.at);
   };
   pair(guest.name);
-  if (variant !== "dom0") {
-    add("idle.stubdom", share(`${guest.name}-dm`));
-    const { status } = await host.run(["test", "-s", TRACE], { accept: "any" });
-    const { domid } = domainOf(to.domains, `${guest.name}-dm`);
-    if (status !== 0) absent("idle.wakes", "dom0 has no xentrace, or Xen no trace buffers");
-    else add("idle.wakes", (wakeUps(await host.pull(TRACE)).get(domid) ?? 0) / settings.idleSeconds);
+  const { status } = await host.run(["test", "-s", TRACE], { accept: "any" });
+  const wakes = status === 0 ? wakeUps(await host.pull(TRACE)) : undefined;
+  const woken = (id: string, ...domids: readonly number[]) => {
+    if (wakes === undefined) absent(id, "dom0 has no xentrace, or Xen no trace buffers");
+    else add(id, sum(domids.map((domid) => wakes.get(domid) ?? 0)) / settings.idleSeconds);
+  };
+  const stubdom = `${guest.name}-dm`;
+  if (variant === "dom0") {
+    add("idle.all", share("Domain-0"));
+    woken("idle.wakes-all", 0);
+  } else {
+    const { domid } = domainOf(to.domains, stubdom);
+    add("idle.stubdom", share(stubdom));
+    add("idle.all", share("Domain-0") + share(stubdom));
+    woken("idle.wakes", domid);
+    woken("idle.wakes-all", 0, domid);
   }
   add("idle.dom0", share("Domain-0"));
   // One that has ended takes its own with it.
@@ -359,6 +376,8 @@ async function goneAfter(host: XenHost, name: string): Promise<void> {
   await gone(host, name).catch(() => {});
 }
 
+/** Of the made-up state: so many that what a transfer costs whatever it carries, attaching the disk above all, is a small part. */
+const STATE_BYTES = 32 << 20;
 /** The file of a guest that is saved; a directory of the name of each guest is beside it. */
 const STATE = "/root/stubdom-bench.saved";
 /** What our guests' names begin with: a host that is not emulated may have others. */
@@ -490,6 +509,7 @@ export async function measureScreen(bench: Bench, variant: VariantName): Promise
       guest.type("g");
       const { pixels, updates, seconds } = await watch<ScreenRate>("rate", settings.screenSeconds);
       recorder.add(variant, "screen.rate", pixels / (800 * 600) / seconds);
+      recorder.add(variant, "screen.updates", updates / seconds);
       if (updates > 0) recorder.add(variant, "screen.update", (4 * pixels) / updates / 1000);
     } finally {
       await guest.destroy();
@@ -558,11 +578,11 @@ async function stateRates(
       [overDisk, "helper"],
       [overConsole, "console"],
     ] as const) {
-      const command = `stubdom measure --json --bytes ${4 << 20} ${target} < /dev/zero`;
+      const command = `stubdom measure --json --bytes ${STATE_BYTES} ${target} < /dev/zero`;
       const said = await inStubdom(guest, command, 300);
       const seconds = Number(/"seconds":"([\d.]+)"/.exec(said)?.[1]);
       if (!(seconds > 0)) throw new Error(`stubdom measure ${target} said: ${said.slice(0, 200)}`);
-      recorder.add(variant, `save.${id}`, (4 << 20) / seconds / MB);
+      recorder.add(variant, `save.${id}`, STATE_BYTES / seconds / MB);
     }
   } finally {
     await guest.destroy();
@@ -633,6 +653,7 @@ export function neverHas(variant: VariantName): [id: string, reason: string][] {
   const all = (group: Group): string[] => MEASURES.filter((each) => each.group === group).map(({ id }) => id);
   const told = ["start.agent", "resources.used"];
   const starting = ["start.qemu", "start.own"];
+  const phases = ["start.init", "start.devices"];
   const rates = ["save.disk-rate", "save.console-rate"];
   const oneWay = absent(
     "the device state takes the one way that there is",
@@ -642,18 +663,26 @@ export function neverHas(variant: VariantName): [id: string, reason: string][] {
   switch (variant) {
     case "dom0":
       return [
-        ...absent("there is no stub domain", "idle.stubdom", "idle.wakes", ...told, ...starting, ...rates),
+        ...absent(
+          "there is no stub domain",
+          "idle.stubdom",
+          "idle.wakes",
+          ...told,
+          ...phases,
+          ...starting,
+          ...rates,
+        ),
         ...oneWay,
       ];
     case "minios":
       return [
-        ...absent("nothing in this stub domain tells it to dom0", ...told, ...starting),
+        ...absent("nothing in this stub domain tells it to dom0", ...told, ...phases, ...starting),
         ...absent("only our stub domain has a command that sends made-up state", ...rates),
         ...oneWay,
       ];
     case "shell-stubdom":
       return [
-        ...absent("nothing in this stub domain tells it to dom0", ...told),
+        ...absent("nothing in this stub domain tells it to dom0", ...told, ...phases),
         ...absent("nobody in this stub domain carries the screen out", ...all("screen")),
         ...absent("nobody in this stub domain carries the device state out", ...all("save")),
       ];

@@ -49,13 +49,17 @@ export interface ProcessLine {
   readonly switches: number;
 }
 
-/** Prints one line for each process of dom0 that {@link processes} reads; kernel threads have no memory. */
+/**
+ * Prints one line for each process of dom0 that {@link processes} reads, and for each kernel thread, which has no memory of its own;
+ * not for kworkers, which come and go with all work of the kernel's.
+ */
 export const processScript = `for dir in /proc/[0-9]*; do
-  kib=$(sed -n 's/^Pss: *\\([0-9]*\\) kB/\\1/p' $dir/smaps_rollup 2> /dev/null) || continue
-  [ -n "$kib" ] || continue
-  switches=$(awk '/^voluntary_ctxt_switches/ { n += $2 } END { print n + 0 }' $dir/task/*/status 2> /dev/null)
-  echo "\${dir#/proc/} $kib \${switches:-0} $(cat $dir/comm 2> /dev/null)"
-done`;
+  read -r name < $dir/comm || continue
+  case $name in kworker/*) continue ;; esac
+  cat $dir/smaps_rollup $dir/task/*/status |
+    awk -v line="\${dir#/proc/}" -v name="$name" '/^Pss:/ { kib = $2 } /^voluntary_ctxt_switches/ { n += $2; some = 1 }
+      END { if (some) print line, kib + 0, n, name }'
+done 2> /dev/null`;
 
 /** By process id. */
 export function processes(text: string): Map<number, ProcessLine> {

@@ -187,6 +187,7 @@ function allGuestJobs(settings: Settings): string[] {
           disk("random-write", "write", "random", 4096, random, "none"),
           disk("random-read", "read", "random", 4096, random, "none"),
           disk("flush-write", "write", "random", 4096, flushed, "flush"),
+          disk("flush-seq", "write", "seq", 65536, flushed, "flush"),
         ]
       : []),
     ...(groups.includes("network")
@@ -236,22 +237,19 @@ export function guestFigures(
     case "cold-seq":
     case "seq-read":
     case "seq-write":
+    case "flush-seq":
       return [[`disk.${label}`, rate("bytes", 1e-6)]];
     case "cold-read":
-    case "random-read": {
-      const name = label === "cold-read" ? "cold" : "read";
+    case "random-read":
+    case "random-write":
+    case "flush-write": {
+      const name = label.replace(/^random-|-(?:read|write)$/g, "");
       return [
         [`disk.${label}`, rate("count", 1)],
         [`disk.${name}-p50`, typical()],
         [`disk.${name}-p99`, need("p99") / 1000],
       ];
     }
-    case "random-write":
-    case "flush-write":
-      return [
-        [`disk.${label}`, rate("count", 1)],
-        [label === "random-write" ? "disk.write-p50" : "disk.flush-p50", typical()],
-      ];
     case "tcp-out":
     case "tcp-in":
       return [[`network.${label}`, rate("bytes", 1e-6)]];
@@ -261,6 +259,7 @@ export function guestFigures(
     case "echo":
       return [
         ["network.echo-p50", typical()],
+        ["network.echo-p90", need("p90") / 1000],
         ["network.echo-p99", need("p99") / 1000],
         ["network.echo-lost", (100 * need("lost")) / (need("lost") + need("count"))],
       ];
@@ -271,6 +270,6 @@ export function guestFigures(
 
 /** Ids of what {@link guestFigures} makes of a label, whatever the guest says. */
 export function figuresOf(label: string): string[] {
-  const anything = { ns: 1, count: 1, bytes: 1, received: 2, span: 1, lost: 0, p50: 1, p99: 1 };
+  const anything = { ns: 1, count: 1, bytes: 1, received: 2, span: 1, lost: 0, p50: 1, p90: 1, p99: 1 };
   return guestFigures(label, anything).map(([id]) => id);
 }

@@ -1,4 +1,5 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { MEASURES } from "../../../scripts/bench/measures.ts";
 import {
@@ -43,6 +44,9 @@ describe("what the guest's program says", () => {
   });
 });
 
+const parentOf = (pid: number) =>
+  Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+
 test("xl list", () => {
   const text = `Name                                        ID   Mem VCPUs	State	Time(s)
 Domain-0                                     0  1024     1     r-----      12.3
@@ -79,6 +83,19 @@ describe("processes of dom0", () => {
     const own = processes(execFileSync("sh", ["-c", processScript]).toString()).get(process.pid);
     expect(own?.kib).toBeGreaterThan(1000);
     expect(own?.switches).toBeGreaterThan(0);
+  }, 60_000);
+
+  test("kernel threads are among them, without memory: a process that has ended has none either", async () => {
+    const parent = spawn("sh", ["-c", "sleep 0 & exec sleep 60"]);
+    try {
+      const ended = () =>
+        [...processes(execFileSync("sh", ["-c", processScript]).toString())]
+          .filter(([pid, { name }]) => name === "sleep" && parentOf(pid) === parent.pid)
+          .map(([, { kib }]) => kib);
+      await expect.poll(ended, { timeout: 30_000 }).toEqual([0]);
+    } finally {
+      parent.kill();
+    }
   }, 60_000);
 });
 
@@ -150,8 +167,15 @@ describe("settings", () => {
     expect(guestFigures("udp", { ns: 1, count: 100, received: 91, span: 5e8 })).toEqual([
       ["network.udp", 180],
     ]);
-    expect(guestFigures("echo", { p50: 1000, p99: 2000, count: 9, lost: 1 })).toEqual([
+    expect(guestFigures("flush-seq", { ns: 1e9, bytes: 2e6 })).toEqual([["disk.flush-seq", 2]]);
+    expect(guestFigures("flush-write", { ns: 1e9, count: 50, p50: 1000, p99: 3000 })).toEqual([
+      ["disk.flush-write", 50],
+      ["disk.flush-p50", 1],
+      ["disk.flush-p99", 3],
+    ]);
+    expect(guestFigures("echo", { p50: 1000, p90: 1500, p99: 2000, count: 9, lost: 1 })).toEqual([
       ["network.echo-p50", 1],
+      ["network.echo-p90", 1.5],
       ["network.echo-p99", 2],
       ["network.echo-lost", 10],
     ]);
