@@ -66,10 +66,16 @@ function readGiven(option: string, file: string, right: string): Buffer {
   return bare.subarray(0, 4).equals(ELF) ? content : wrong(packed ? "is no ELF in its gzip" : "is no ELF");
 }
 
+/** What lab/guest.ts says of one that ended, or took its time, without a sign on its serial console: measuring.ts waits for one. */
+const SILENT = /no \/\\S\/ on the console|ended before \/\\S\//;
+
 /** Whether what broke a run is that its guest never came up: another one would not either, and takes as long. */
 export function neverStarted(error: unknown): boolean {
   if (error instanceof NoRombios || error instanceof CreateFailure) return true;
-  return error instanceof Timeout && /no \/\\S\/ on the console|in dom0: xl create/.test(error.message);
+  if (!(error instanceof LabError)) return false;
+  return (
+    SILENT.test(error.message) || (error instanceof Timeout && error.message.startsWith("in dom0: xl create"))
+  );
 }
 
 /** In dom0; none was given either. */

@@ -4,7 +4,13 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { neverStarted, readMinios } from "../../../scripts/bench/minios.ts";
-import { CreateFailure, EmulatorFault, RemoteFailure, Timeout } from "../../../scripts/lab/errors.ts";
+import {
+  CreateFailure,
+  EmulatorFault,
+  LabError,
+  RemoteFailure,
+  Timeout,
+} from "../../../scripts/lab/errors.ts";
 
 let directory: string;
 beforeEach(() => {
@@ -51,6 +57,7 @@ test("a guest that never came up is told from one that broke later, or was kille
   for (const error of [
     new CreateFailure("xl create: exit status 1"),
     new Timeout("stubdom-bench-0: no /\\S/ on the console in 900 s; last lines:\n"),
+    new LabError("stubdom-bench-0 ended before /\\S/"),
     new Timeout("in dom0: xl create /root/g/guest.cfg: not done after 900 s\n"),
   ])
     expect(neverStarted(error)).toBe(true);

@@ -16,9 +16,11 @@ class WillingHost extends XenHost {
     return [];
   }
   override async stop(): Promise<void> {}
-  override spawn(): RemoteProcess {
+  override spawn(command: string | readonly string[]): RemoteProcess {
     const process = new RemoteProcess(() => {});
-    setImmediate(() => process.receive(EXIT, Buffer.from('{"code":0}')));
+    // A guest says nothing for as long as it is there.
+    if (!String(command).includes("xl console"))
+      setImmediate(() => process.receive(EXIT, Buffer.from('{"code":0}')));
     return process;
   }
 }
@@ -32,7 +34,7 @@ afterEach(() => {
 
 /** Measures with these parts, and gives each of the results that would have been kept, and why it ended. */
 async function run(
-  parts: readonly Part[],
+  parts: readonly Part[] | undefined,
   order: readonly (readonly VariantName[])[],
 ): Promise<{
   kept: (Pick<Results, "figures" | "troubles"> & { ended: string })[];
@@ -40,9 +42,11 @@ async function run(
   last: Results;
 }> {
   const recorder = new Recorder();
-  const settings = settingsOf({ quick: true, icount: false, minios: true, only: ["access", "disk", "idle"] });
-  const never = () => Promise.reject(new Error("no disk"));
-  const bench: Bench = { host: new WillingHost(), settings, recorder, disk: never, screen: never };
+  const only = ["access", "disk", "save"];
+  const settings = { ...settingsOf({ quick: true, icount: false, minios: true, only }), patience: 0.01 };
+  const image = () => Promise.resolve("/dev/null");
+  const minios = { image: Buffer.from("image") };
+  const bench: Bench = { host: new WillingHost(), settings, recorder, disk: image, screen: image, minios };
   const variants = order[0] ?? [];
   const results = () => recorder.results({ ...about, variants });
   const kept: Awaited<ReturnType<typeof run>>["kept"] = [];
@@ -127,4 +131,13 @@ test("MiniOS that did not start is not waited for again; others are, and so is o
   expect(last.figures["disk.seq-read"]?.minios).toEqual(reason);
   expect(last.figures["disk.seq-read"]?.dom0).toEqual({ absent: "failed: no such image" });
   expect(last.troubles.filter((text) => text.includes("minios"))).toHaveLength(2);
+});
+
+test("a guest of MiniOS that says nothing did not start", async () => {
+  const { error, last } = await run(undefined, [["minios"], ["minios"]]);
+  expect(error).toBeUndefined();
+  expect(last.figures["save.save"]?.minios).toEqual({
+    absent: expect.stringMatching(/^not tried again: stubdom-bench-0: no .* on the console/),
+  });
+  expect(last.troubles).toHaveLength(1);
 });
