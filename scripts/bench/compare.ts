@@ -3,6 +3,7 @@ import { type Group, MEASURES } from "./measures.ts";
 import { isAbsent, type Results } from "./results.ts";
 import { cost, relativeSpread, type Summary } from "./statistics.ts";
 import { shortNumber } from "./table.ts";
+import { described } from "./units.ts";
 import { VARIANT_NAMES, type VariantName } from "./variants.ts";
 
 /** Where instructions are counted; five boots of the same differed by 0.3 % (BENCHMARKS.md). */
@@ -16,18 +17,20 @@ const fewRunsTolerance = 1;
 export interface Change {
   readonly id: string;
   readonly variant: VariantName;
+  readonly unit: string;
   readonly before: Summary;
   readonly after: Summary;
   /** New over old: above 1 is worse. */
   readonly cost: number;
   /** The share by which it may differ: the sum of both spreads, and never less than the kind of clock allows. */
   readonly tolerance: number;
-  readonly verdict: "worse" | "better" | "same";
+  /** `unsure`: it moved by more than what is told from noise elsewhere, but not by more than it may here. */
+  readonly verdict: "worse" | "better" | "unsure" | "same";
 }
 
 export interface Comparison {
   readonly changes: readonly Change[];
-  /** What only one of the two has, and is no loss: `access.port of minios: not measured before`. */
+  /** What only one of the two has, and is no loss: `access.port of minios: not measured before`; and what nobody knows here. */
   readonly missing: readonly string[];
   /** What there was and should be, but is not, or is nothing now; and what there was nothing of, but should not be. As bad as worse. */
   readonly lost: readonly string[];
@@ -54,7 +57,9 @@ export function compare(
       .includes(group);
   sameClock(before, after.host.icount);
   const counted = after.host.icount;
-  for (const { id, group, better, counted: countable } of MEASURES) {
+  for (const each of MEASURES) {
+    const { id, group, better, counted: countable } = each;
+    const { unit } = described(each, counted);
     for (const variant of VARIANT_NAMES) {
       const [old, now] = [before.figures[id]?.[variant], after.figures[id]?.[variant]];
       const [had, has] = [old !== undefined && !isAbsent(old), now !== undefined && !isAbsent(now)];
@@ -76,10 +81,14 @@ export function compare(
       const floor = exact ? countedTolerance : few ? fewRunsTolerance : timedTolerance;
       const noise = exact ? 0 : relativeSpread(old) + relativeSpread(now);
       const tolerance = Math.max(floor, noise);
-      const verdict = ratio > 1 + tolerance ? "worse" : ratio < 1 / (1 + tolerance) ? "better" : "same";
-      changes.push({ id, variant, before: old, after: now, cost: ratio, tolerance, verdict });
+      const beyond = (share: number) => ratio > 1 + share || ratio < 1 / (1 + share);
+      const told = ratio > 1 ? "worse" : "better";
+      const verdict = beyond(tolerance) ? told : beyond(timedTolerance) ? "unsure" : "same";
+      changes.push({ id, variant, unit, before: old, after: now, cost: ratio, tolerance, verdict });
     }
   }
+  for (const id of new Set([...Object.keys(before.figures), ...Object.keys(after.figures)]))
+    if (!MEASURES.some((each) => each.id === id)) missing.push(`${id}: this version knows no such measure`);
   return { changes, missing, lost, warnings: warningsOf(before, after) };
 }
 
@@ -109,20 +118,22 @@ function warningsOf(before: Results, after: Results): string[] {
 /** The comparison as text: what is worse first, what is the same as a number alone. */
 export function comparisonText({ changes, missing, lost, warnings }: Comparison): string {
   const lines: string[] = warnings.map((warning) => `! ${warning}`);
-  for (const verdict of ["worse", "better"] as const) {
-    const found = changes.filter((change) => change.verdict === verdict);
+  const those = (verdict: Change["verdict"]) => changes.filter((change) => change.verdict === verdict);
+  for (const verdict of ["worse", "better", "unsure"] as const) {
+    const found = those(verdict);
     found.sort((a, b) => Math.abs(Math.log(b.cost)) - Math.abs(Math.log(a.cost)));
-    for (const { id, variant, before, after, cost: ratio, tolerance } of found) {
-      const factor = (verdict === "worse" ? ratio : 1 / ratio).toFixed(2);
-      const unit = MEASURES.find((each) => each.id === id)?.unit ?? "";
+    for (const { id, variant, unit, before, after, cost: ratio, tolerance } of found) {
+      const factor = `${ratio > 1 ? "worse" : "better"} by ${Math.max(ratio, 1 / ratio).toFixed(2)}`;
       lines.push(
-        `${verdict} by ${factor}: ${id} of ${variant}, ${shortNumber(before.median)} to ${shortNumber(after.median)} ${unit} (tolerance ${(100 * tolerance).toFixed(0)} %)`,
+        `${verdict === "unsure" ? "unsure, " : ""}${factor}: ${id} of ${variant}, ${shortNumber(before.median)} to ${shortNumber(after.median)} ${unit} (runs ${before.runs.length} and ${after.runs.length}, tolerance ${(100 * tolerance).toFixed(0)} %)`,
       );
     }
   }
   for (const each of lost) lines.push(`lost: ${each}`);
   for (const each of missing) lines.push(`- ${each}`);
-  const same = changes.filter((change) => change.verdict === "same").length;
-  lines.push(`${same} of ${changes.length} figures are the same within their tolerance`);
+  const unsure = those("unsure").length;
+  lines.push(
+    `${those("same").length + unsure} of ${changes.length} figures are the same within their tolerance${unsure > 0 ? `, ${unsure} of them unsure` : ""}`,
+  );
   return lines.join("\n");
 }

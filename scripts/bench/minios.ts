@@ -7,7 +7,8 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { LabError } from "../lab/errors.ts";
+import { gunzipSync } from "node:zlib";
+import { CreateFailure, LabError, Timeout } from "../lab/errors.ts";
 import type { XenHost } from "../lab/xen-host.ts";
 import type { XlValue } from "../lab/xl-config.ts";
 
@@ -25,6 +26,61 @@ const QEMU_DM = "/root/stubdom-bench-qemu-dm";
 
 /** Words that every ROMBIOS says and so holds. */
 const ROMBIOS = "Bochs BIOS";
+const GZIP = Buffer.of(0x1f, 0x8b);
+const ELF = Buffer.from("\x7fELF");
+/** Bytes that no stub domain has. */
+const TOO_LARGE = 256 << 20;
+
+/** @throws RangeError for files that cannot be what they are given for: a host's boot, and a guest's silence, take minutes */
+export function readMinios(image: string, hvmloader: string | undefined): Minios {
+  const given = {
+    image: readGiven("--minios", image, "the ioemu-stubdom.gz that Xen's own build makes"),
+    ...(hvmloader !== undefined && {
+      hvmloader: readGiven("--minios-hvmloader", hvmloader, "the hvmloader that Xen's own build makes"),
+    }),
+  };
+  if (given.hvmloader !== undefined && !given.hvmloader.includes(ROMBIOS))
+    throw new RangeError(
+      `--minios-hvmloader ${hvmloader}: has no ROMBIOS ("${ROMBIOS}"); build Xen with --enable-qemu-traditional`,
+    );
+  return given;
+}
+
+function readGiven(option: string, file: string, right: string): Buffer {
+  const wrong = (what: string): never => {
+    throw new RangeError(`${option} ${file}: ${what}; give ${right}`);
+  };
+  const said = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+  const unless = <Value>(read: () => Value, what: string): Value => {
+    try {
+      return read();
+    } catch (error) {
+      return wrong(`${what} (${said(error)})`);
+    }
+  };
+  const content = unless(() => readFileSync(file), "cannot be read");
+  const packed = option === "--minios" && content.subarray(0, 2).equals(GZIP);
+  const bare = packed
+    ? unless(() => gunzipSync(content, { maxOutputLength: TOO_LARGE }), "is no whole gzip file")
+    : content;
+  return bare.subarray(0, 4).equals(ELF) ? content : wrong(packed ? "is no ELF in its gzip" : "is no ELF");
+}
+
+/** What lab/guest.ts says of one that ended, or took its time, without a sign on its serial console: measuring.ts waits for one. */
+const SILENT = /no \/\\S\/ on the console|ended before \/\\S\//;
+
+/** Whether what broke a run is that its guest never came up: another one would not either, and takes as long. */
+export function neverStarted(error: unknown): boolean {
+  if (error instanceof NoRombios || error instanceof CreateFailure) return true;
+  if (!(error instanceof LabError)) return false;
+  return (
+    SILENT.test(error.message) || (error instanceof Timeout && error.message.startsWith("in dom0: xl create"))
+  );
+}
+
+/** In dom0; none was given either. */
+class NoRombios extends LabError {}
+
 /** Status 1: hvmloaders were found, and none of them holds it. */
 const HAS_ROMBIOS = `none=1
 for file in /usr/lib/xen*/boot/hvmloader /usr/libexec/xen*/boot/hvmloader /usr/local/lib/xen*/boot/hvmloader; do
@@ -56,7 +112,7 @@ async function copy(host: XenHost, { image, hvmloader }: Minios): Promise<Record
   if (hvmloader === undefined) {
     const { status } = await host.run(HAS_ROMBIOS, { accept: [0, 1] });
     if (status === 1)
-      throw new LabError(
+      throw new NoRombios(
         "dom0's hvmloader has no ROMBIOS, without which libxl starts no qemu-xen-traditional: --minios-hvmloader FILE gives another",
       );
   } else await host.push(hvmloader, HVMLOADER);

@@ -4,7 +4,7 @@
  */
 import { crc32, deflateSync } from "node:zlib";
 import { GLYPH_WIDTH, GLYPHS } from "./glyphs.ts";
-import { channels, LETTER, type Scene, type Shape } from "./scene.ts";
+import { channels, LETTER, type Scene, type Shape, STROKE } from "./scene.ts";
 
 const SCALE = 2;
 /** Rows of a letter above the line that it stands on. */
@@ -34,12 +34,23 @@ class Canvas {
     }
   }
 
+  line(x: number, y: number, width: number, height: number, colour: readonly [number, number, number]): void {
+    const thick = STROKE * SCALE;
+    const steps = Math.max(1, Math.ceil(Math.max(Math.abs(width), Math.abs(height))));
+    for (let step = 0; step <= steps; step++) {
+      const [left, top] = [x + (width * step) / steps, y + (height * step) / steps];
+      this.fill(left - thick / 2, top - thick / 2, thick, thick, colour);
+    }
+  }
+
   draw(shape: Shape): void {
     const colour = channels(shape.fill);
-    if (shape.kind === "rectangle") {
-      const { x, y, width, height } = shape;
+    if (shape.kind !== "text") {
+      const [x, y] = [shape.x * SCALE, shape.y * SCALE];
+      const [width, height] = [shape.width * SCALE, shape.height * SCALE];
       // What has a size is seen.
-      this.fill(x * SCALE, y * SCALE, Math.max(1, width * SCALE), Math.max(1, height * SCALE), colour);
+      if (shape.kind === "rectangle") this.fill(x, y, Math.max(1, width), Math.max(1, height), colour);
+      else this.line(x, y, width, height, colour);
       return;
     }
     const dot = (shape.size * LETTER * SCALE) / ADVANCE;

@@ -4,6 +4,7 @@
  */
 import { MEASURES } from "./measures.ts";
 import { type Summary, summarize } from "./statistics.ts";
+import { type Described, described } from "./units.ts";
 import { VARIANT_NAMES, type VariantName } from "./variants.ts";
 
 export const SCHEMA = 1;
@@ -37,6 +38,8 @@ export interface Results {
   readonly variants: readonly VariantName[];
   /** The variants of each round, in their order. */
   readonly order: readonly (readonly VariantName[])[];
+  /** What the figures are, by measure, for who reads the file alone: writeAll() puts it there. Old files have none. */
+  readonly measures?: Readonly<Record<string, Described>>;
   /** By measure, then by variant. */
   readonly figures: Readonly<Record<string, Readonly<Partial<Record<VariantName, Figure>>>>>;
   /** What went wrong on the way: a run that had to be left out is named here. */
@@ -55,7 +58,8 @@ export class Recorder {
 
   add(variant: VariantName, id: string, value: number): void {
     checkMeasure(id);
-    if (!Number.isFinite(value)) throw new RangeError(`${id} of ${variant} is ${value}`);
+    if (!Number.isFinite(value) || impossible(id, value))
+      throw new RangeError(`${id} of ${variant} is ${value}`);
     const key = `${id} ${variant}`;
     const runs = this.#runs.get(key);
     if (runs === undefined) this.#runs.set(key, [value]);
@@ -79,7 +83,7 @@ export class Recorder {
     this.#troubles.push(...other.#troubles);
   }
 
-  results(about: Omit<Results, "schema" | "figures" | "troubles">): Results {
+  results(about: Omit<Results, "schema" | "measures" | "figures" | "troubles">): Results {
     const figures: Record<string, Partial<Record<VariantName, Figure>>> = {};
     for (const { id } of MEASURES) {
       const row: Partial<Record<VariantName, Figure>> = {};
@@ -99,6 +103,16 @@ export class Recorder {
 function checkMeasure(id: string): void {
   if (!MEASURES.some((each) => each.id === id)) throw new RangeError(`no measure ${id}`);
 }
+
+/** What a further guest adds; noise may take it below zero. All else is something or nothing. */
+const slopes = ["density.time", "density.memory"];
+
+function impossible(id: string, value: number): boolean {
+  return value < 0 && !slopes.includes(id);
+}
+
+/** Of a number that was written and read again, or in another order of adding. */
+const rounding = 1e-6;
 
 /** A file that holds no results; the message says where and what. */
 export class ResultsError extends Error {
@@ -136,21 +150,58 @@ export function parseResults(text: string, file: string): Results {
     return wrong("schema", `is ${JSON.stringify(top.schema)}, this version reads ${SCHEMA}`);
   const host = object(top.host, "host");
   const kind = string(host.kind, "host.kind");
-  const figure = (value: unknown, place: string): Figure => {
+  const icount = host.icount === true;
+  const figure = (value: unknown, id: string, name: string): Figure => {
+    const place = `figures.${id}.${name}`;
     const each = object(value, place);
     if ("absent" in each) return { absent: string(each.absent, `${place}.absent`) };
-    const runs = list(each.runs, `${place}.runs`).map((run, index) => number(run, `${place}.runs[${index}]`));
+    const runs = list(each.runs, `${place}.runs`).map((run, index) => {
+      const measured = number(run, `${place}.runs[${index}]`);
+      return impossible(id, measured)
+        ? wrong(`${place}.runs[${index}]`, `is ${measured}, less than nothing`)
+        : measured;
+    });
     if (runs.length === 0) return wrong(`${place}.runs`, "is empty");
-    // Not what the file says: it follows from the runs.
-    return summarize(runs);
+    const summary = summarize(runs);
+    for (const key of ["median", "q1", "q3"] as const) {
+      if (each[key] === undefined) continue;
+      const said = number(each[key], `${place}.${key}`);
+      if (Math.abs(said - summary[key]) > rounding * Math.abs(summary[key]))
+        return wrong(
+          `${place}.${key}`,
+          `is ${said}, but ${summary[key]} by its runs: take back what was edited`,
+        );
+    }
+    return summary;
   };
   const figures = Object.entries(object(top.figures, "figures")).map(([id, row]) => {
     const cells = Object.entries(object(row, `figures.${id}`)).map(([name, value]) => [
       variant(name, `figures.${id}`),
-      figure(value, `figures.${id}.${name}`),
+      figure(value, id, name),
     ]);
     return [id, Object.fromEntries(cells)];
   });
+  const about = (value: unknown, id: string): Described => {
+    const place = `measures.${id}`;
+    const { title, unit, better, counted } = object(value, place);
+    const said: Described = {
+      title: string(title, `${place}.title`),
+      unit: string(unit, `${place}.unit`),
+      better:
+        better === "less" || better === "more" ? better : wrong(`${place}.better`, "is not less or more"),
+      counted: typeof counted === "boolean" ? counted : wrong(`${place}.counted`, "is neither yes nor no"),
+    };
+    const known = MEASURES.find((each) => each.id === id);
+    const ours = known === undefined ? said : described(known, icount);
+    for (const key of ["unit", "better"] as const)
+      if (said[key] !== ours[key])
+        return wrong(`${place}.${key}`, `is ${said[key]}, in this version ${ours[key]}`);
+    return said;
+  };
+  const measures = Object.entries(object(top.measures ?? {}, "measures")).map(([id, value]) => [
+    id,
+    about(value, id),
+  ]);
   const settings = Object.entries(object(top.settings, "settings")).map(([key, value]) => {
     if (typeof value === "string" || typeof value === "number" || typeof value === "boolean")
       return [key, value];
@@ -165,13 +216,14 @@ export function parseResults(text: string, file: string): Results {
       xen: string(host.xen, "host.xen"),
       dom0: string(host.dom0, "host.dom0"),
       machine: string(host.machine, "host.machine"),
-      icount: host.icount === true,
+      icount,
     },
     settings: Object.fromEntries(settings),
     variants: list(top.variants, "variants").map((name, index) => variant(name, `variants[${index}]`)),
     order: list(top.order, "order").map((round, index) =>
       list(round, `order[${index}]`).map((name) => variant(name, `order[${index}]`)),
     ),
+    ...(measures.length > 0 && { measures: Object.fromEntries(measures) }),
     figures: Object.fromEntries(figures),
     troubles: list(top.troubles, "troubles").map((each, index) => string(each, `troubles[${index}]`)),
   };

@@ -2,7 +2,8 @@
 
 export type Shape =
   | {
-      readonly kind: "rectangle";
+      /** A line is the diagonal: from (x, y) to (x + width, y + height), which may be below zero. */
+      readonly kind: "rectangle" | "line";
       readonly x: number;
       readonly y: number;
       readonly width: number;
@@ -32,6 +33,9 @@ export interface Scene {
 /** Width of a letter, as a share of its size: that of every monospaced font, and of ours. */
 export const LETTER = 0.6;
 
+/** Width of a line. */
+export const STROKE = 2;
+
 /** Colours are `#rrggbb`. */
 export function channels(colour: string): [number, number, number] {
   const match = /^#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})$/i.exec(colour);
@@ -48,9 +52,11 @@ function escaped(text: string): string {
 
 export function svg({ width, height, title, shapes }: Scene): string {
   const body = shapes.map((shape) => {
-    if (shape.kind === "rectangle") {
-      const { x, y, fill } = shape;
-      return `<rect x="${round(x)}" y="${round(y)}" width="${round(shape.width)}" height="${round(shape.height)}" fill="${fill}"/>`;
+    if (shape.kind !== "text") {
+      const { x, y, width, height, fill } = shape;
+      return shape.kind === "rectangle"
+        ? `<rect x="${round(x)}" y="${round(y)}" width="${round(width)}" height="${round(height)}" fill="${fill}"/>`
+        : `<line x1="${round(x)}" y1="${round(y)}" x2="${round(x + width)}" y2="${round(y + height)}" stroke="${fill}" stroke-width="${STROKE}"/>`;
     }
     const { x, y, size, anchor, fill, text } = shape;
     return `<text x="${round(x)}" y="${round(y)}" font-size="${size}" text-anchor="${anchor}" fill="${fill}">${escaped(text)}</text>`;

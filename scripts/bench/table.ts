@@ -1,7 +1,8 @@
 /** The results for people: one Markdown table a group, with the cost against the reference. Pure. */
 import { GROUPS, type Group, MEASURES } from "./measures.ts";
-import { isAbsent, type Results } from "./results.ts";
+import { type Figure, isAbsent, type Results } from "./results.ts";
 import { cost } from "./statistics.ts";
+import { described } from "./units.ts";
 import { REFERENCE, VARIANTS, type VariantName } from "./variants.ts";
 
 /** Three digits that count, as people write them: `0.0123`, `4.56`, `789`, `12300`. */
@@ -11,6 +12,20 @@ export function shortNumber(value: number): string {
   return digits > 8 ? value.toExponential(2) : value.toFixed(digits);
 }
 
+/** When and where results were made, of what, and what their time is. */
+export function origin({ made, commit, host }: Results): string {
+  const clock = host.icount
+    ? "Instructions are counted in place of time: those of Xen, dom0, stub domain and guest together."
+    : "Time is real time.";
+  return `Made ${made.slice(0, 10)} of ${commit}, on ${host.kind === "lab" ? "the emulated host" : "a Xen host"}: ${host.xen}, dom0 ${host.dom0}, ${host.machine}. ${clock}`;
+}
+
+/** `2`, `1 to 3`: how many runs the fewest and the most of these figures have; empty where there are none. */
+export function runsOf(figures: readonly (Figure | undefined)[]): string {
+  const counts = figures.flatMap((each) => (each === undefined || isAbsent(each) ? [] : [each.runs.length]));
+  return counts.length === 0 ? "" : [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");
+}
+
 export function markdown(results: Results): string {
   const notes: string[] = [];
   const note = (text: string): string => {
@@ -18,13 +33,8 @@ export function markdown(results: Results): string {
     return `[${at < 0 ? notes.push(text) : at + 1}]`;
   };
   const tables = (Object.keys(GROUPS) as Group[]).flatMap((group) => groupTable(results, group, note));
-  const { host } = results;
-  const clock = host.icount
-    ? "Time follows executed instructions: a second is a thousand million of them. A median is the mean of the lowest nine tenths here."
-    : "Time is real time.";
   return [
-    `Made ${results.made.slice(0, 10)} of ${results.commit}, on ${host.kind === "lab" ? "the emulated host" : "a Xen host"}: ` +
-      `${host.xen}, dom0 ${host.dom0}, ${host.machine}. ${clock}`,
+    origin(results),
     "",
     "A figure is the median of its runs, the quartiles behind it; **×** is the cost against " +
       `${REFERENCE}: above 1 is worse, whether less or more is better.`,
@@ -50,7 +60,9 @@ function groupTable(results: Results, group: Group, note: (text: string) => stri
     "",
     `| | unit | runs | ${variants.join(" | ")} |`,
     `| --- | --- | --- |${variants.map(() => " --- |").join("")}`,
-    ...rows.map(({ id, title, unit, better }) => {
+    ...rows.map((each) => {
+      const { id } = each;
+      const { title, unit, better } = described(each, results.host.icount);
       const row = results.figures[id] ?? {};
       const reference = row[REFERENCE];
       const cell = (name: VariantName): string => {
@@ -65,12 +77,7 @@ function groupTable(results: Results, group: Group, note: (text: string) => stri
         const times = ratio === undefined ? "" : ` **×${shortNumber(ratio)}**`;
         return `${shortNumber(median)} (${shortNumber(q1)} to ${shortNumber(q3)})${times}`;
       };
-      const counts = variants.flatMap((name) => {
-        const figure = row[name];
-        return figure === undefined || isAbsent(figure) ? [] : [figure.runs.length];
-      });
-      const runs =
-        counts.length === 0 ? "" : [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");
+      const runs = runsOf(variants.map((name) => row[name]));
       const arrow = better === "less" ? "less is better" : "more is better";
       return `| ${title} | ${unit}, ${arrow} | ${runs} | ${variants.map(cell).join(" | ")} |`;
     }),

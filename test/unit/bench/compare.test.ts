@@ -33,10 +33,10 @@ test("less or more, each the way that is better", () => {
     "disk.seq-read linux-stubdom": "better",
   });
   expect(comparisonText(compare(before, after)).split("\n")).toEqual([
-    "worse by 1.25: disk.seq-read of dom0, 100 to 80.0 MB/s (tolerance 10 %)",
-    "worse by 1.20: access.port of dom0, 10.0 to 12.0 µs (tolerance 10 %)",
-    "better by 1.25: access.port of linux-stubdom, 10.0 to 8.00 µs (tolerance 10 %)",
-    "better by 1.20: disk.seq-read of linux-stubdom, 100 to 120 MB/s (tolerance 10 %)",
+    "worse by 1.25: disk.seq-read of dom0, 100 to 80.0 MB/s (runs 3 and 3, tolerance 10 %)",
+    "worse by 1.20: access.port of dom0, 10.0 to 12.0 µs (runs 3 and 3, tolerance 10 %)",
+    "better by 1.25: access.port of linux-stubdom, 10.0 to 8.00 µs (runs 3 and 3, tolerance 10 %)",
+    "better by 1.20: disk.seq-read of linux-stubdom, 100 to 120 MB/s (runs 3 and 3, tolerance 10 %)",
     "0 of 4 figures are the same within their tolerance",
   ]);
 });
@@ -47,20 +47,26 @@ test("noise widens what is tolerated, on both sides", () => {
   expect(verdicts(results(quiet), results({ "access.port": { dom0: [11.5, 11.5, 11.5] } }))).toEqual({
     "access.port dom0": "worse",
   });
-  expect(verdicts(results(quiet), results(noisy))).toEqual({ "access.port dom0": "same" });
-  expect(verdicts(results(noisy), results(quiet))).toEqual({ "access.port dom0": "same" });
+  expect(verdicts(results(quiet), results(noisy))).toEqual({ "access.port dom0": "unsure" });
+  expect(verdicts(results(noisy), results(quiet))).toEqual({ "access.port dom0": "unsure" });
 });
 
-test("one or two runs have no spread: half or double is told, nothing less", () => {
+test("one or two runs have no spread: half or double is told, less as unsure", () => {
   const before = results({ "access.port": { dom0: [10, 10], "linux-stubdom": [10, 10, 10] } });
   const after = (dom0: number) =>
     results({ "access.port": { dom0: [dom0, dom0, dom0], "linux-stubdom": [10, 10] } });
   expect(verdicts(before, after(19))).toEqual({
-    "access.port dom0": "same",
+    "access.port dom0": "unsure",
     "access.port linux-stubdom": "same",
   });
   expect(verdicts(before, after(21))["access.port dom0"]).toBe("worse");
   expect(verdicts(before, after(4))["access.port dom0"]).toBe("better");
+  expect(verdicts(before, after(10.9))["access.port dom0"]).toBe("same");
+  expect(comparisonText(compare(before, after(18))).split("\n")).toEqual([
+    "unsure, worse by 1.80: access.port of dom0, 10.0 to 18.0 µs (runs 2 and 3, tolerance 100 %)",
+    "2 of 2 figures are the same within their tolerance, 1 of them unsure",
+  ]);
+  expect(comparisonText(compare(before, after(8)))).toContain("unsure, better by 1.25: access.port of dom0");
 });
 
 test("what was counted is compared with nothing that was not", () => {
@@ -84,6 +90,21 @@ test("where instructions are counted, two in a hundred are a change; a figure of
   });
   expect(verdicts(before, results(figures(1020, 1000), { host }))["access.port dom0"]).toBe("worse");
   expect(verdicts(before, results(figures(980, 1000), { host }))["access.port dom0"]).toBe("better");
+});
+
+test("what this version does not know is told, and not compared", () => {
+  const summary = { runs: [1], median: 1, q1: 1, q3: 1 };
+  const old = { ...example, figures: { ...example.figures, "past.glory": { dom0: summary } } };
+  expect(compare(old, example).missing).toEqual(["past.glory: this version knows no such measure"]);
+  expect(comparisonText(compare(old, example))).toContain("- past.glory: ");
+});
+
+test("what is counted is told in instructions", () => {
+  const host = { ...about.host, icount: true };
+  const [before, after] = [40, 50].map((port) => results({ "access.port": { dom0: [port] } }, { host }));
+  expect(comparisonText(compare(before ?? example, after ?? example))).toContain(
+    "worse by 1.25: access.port of dom0, 40.0 to 50.0 thousand instructions (runs 1 and 1, tolerance 1 %)",
+  );
 });
 
 test("what only one has is told, and something of what there was nothing of is as bad as worse", () => {

@@ -1,17 +1,18 @@
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32, inflateSync } from "node:zlib";
-import { describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { GLYPH_WIDTH, GLYPHS } from "../../../scripts/bench/glyphs.ts";
 import { GROUPS, MEASURES } from "../../../scripts/bench/measures.ts";
-import { writeAll } from "../../../scripts/bench/output.ts";
+import { checkWritable, removeOwn, writeAll } from "../../../scripts/bench/output.ts";
 import { groupPlot, legend } from "../../../scripts/bench/plot.ts";
 import { png } from "../../../scripts/bench/png.ts";
+import { parseResults } from "../../../scripts/bench/results.ts";
 import { LETTER, type Scene, svg } from "../../../scripts/bench/scene.ts";
 import { markdown, shortNumber } from "../../../scripts/bench/table.ts";
 import { VARIANTS } from "../../../scripts/bench/variants.ts";
-import { example, results } from "./example.ts";
+import { about, example, results } from "./example.ts";
 
 /** A PNG as its pixels; checks every chunk. */
 function decode(bytes: Buffer): { width: number; height: number; at(x: number, y: number): string } {
@@ -57,6 +58,8 @@ describe("letters", () => {
       ...Object.values(VARIANTS).flatMap(({ what }) => what),
       ...Object.keys(VARIANTS),
       "0123456789.e-+ shorter is better; longer",
+      // A machine's processor may be called anything.
+      String.fromCharCode(...Array.from({ length: 0x7f - 0x21 }, (_, index) => 0x21 + index)),
     ];
     for (const letter of new Set(texts.join("")))
       expect(letter === " " || letter in GLYPHS, letter).toBe(true);
@@ -91,6 +94,24 @@ describe("a scene", () => {
     expect(picture.at(38 - 5 * LETTER * 2 + 2, 14)).toBe("#123456");
   });
 
+  test("has lines, in either direction, as thick as they are", () => {
+    const line = (height: number): Scene => ({
+      ...scene,
+      shapes: [{ kind: "line", x: 4, y: 6, width: 10, height, fill: "#0072b2" }],
+    });
+    for (const height of [5, -5]) {
+      const picture = decode(png(line(height)));
+      for (const [x, y] of [
+        [8, 12],
+        [18, 12 + height],
+        [28, 12 + 2 * height],
+      ] as const)
+        for (const near of [-2, 1]) expect(picture.at(x + near, y + near), `${x} ${y}`).toBe("#0072b2");
+      expect(picture.at(18, 12 - height)).toBe("#ffffff");
+    }
+    expect(svg(line(-5))).toContain('<line x1="4" y1="6" x2="14" y2="1" stroke="#0072b2" stroke-width="2"/>');
+  });
+
   test("as SVG escapes what is text", () => {
     const picture = svg({
       ...scene,
@@ -123,7 +144,7 @@ describe("a group's picture", () => {
     expect(texts).toContain("no NIC <there> & never");
   });
 
-  test("lies within its edges, words included", () => {
+  test.each([false, true])("lies within its edges, words included; counted: %s", (icount) => {
     for (const group of Object.keys(GROUPS) as (keyof typeof GROUPS)[]) {
       const long = results(
         Object.fromEntries(
@@ -132,6 +153,7 @@ describe("a group's picture", () => {
             { dom0: [123456, 999999], "linux-stubdom": [1e-9], "shell-stubdom": "w ".repeat(200) },
           ]),
         ),
+        { host: { ...about.host, machine: `Processor ${"[@#&] ".repeat(40)}${"x".repeat(200)}`, icount } },
       );
       const scene = groupPlot(long, group);
       expect(scene).toBeDefined();
@@ -155,8 +177,59 @@ describe("a group's picture", () => {
     for (const shape of scene?.shapes ?? []) expect(JSON.stringify(shape)).not.toContain("null");
   });
 
-  test("a legend says what each variant is", () => {
+  const words = (scene: Scene | undefined) =>
+    (scene?.shapes ?? []).flatMap((shape) => (shape.kind === "text" ? [shape.text] : []));
+
+  test("says by itself what it is of", () => {
+    const said = words(groupPlot(example, "access"));
+    expect(said).toContain(
+      "Made 2026-01-02 of abc1234, on the emulated host: Xen 4.20.0, dom0 Linux 6.12, QEMU 10.0, a processor, 2 cores. Time is real time.",
+    );
+    expect(said).toContain(
+      "Median of 1 to 3 runs; the line marks the quartiles; × is the cost against dom0, above 1 is worse",
+    );
+    expect(said).toEqual(expect.arrayContaining(legend(example)));
     expect(legend(example)).toContain("dom0: QEMU in dom0, the distribution's");
+  });
+
+  test("of what was counted is in instructions, and says so", () => {
+    const host = { ...about.host, icount: true };
+    const counted = results({ "access.port": { dom0: [52], "linux-stubdom": [26] } }, { host });
+    const said = words(groupPlot(counted, "access"));
+    expect(said).toContain("26.0 thousand instructions  ×0.500");
+    expect(said).toContain("read of an I/O port (keyboard's status), mean of the lowest 90 %");
+    expect(said.join(" ")).toContain("Instructions are counted in place of time");
+    expect(said.join(" ")).not.toContain("µs");
+    const text = markdown(counted);
+    expect(text).toContain("mean of the lowest 90 % | thousand instructions, less is better");
+    expect(text).not.toMatch(/µs|, median/);
+  });
+
+  test("of several guests has a line a variant, whose slope is what a guest more costs", () => {
+    const dense = results({
+      "density.up-1": { dom0: [10], "linux-stubdom": [20], "shell-stubdom": "broken" },
+      "density.up-2": { dom0: [20], "linux-stubdom": [40], "shell-stubdom": "broken" },
+      "density.up-4": { dom0: [40], "linux-stubdom": [80], "shell-stubdom": "broken" },
+      "density.time": { dom0: [10], "linux-stubdom": [20], "shell-stubdom": "broken" },
+    });
+    const scene = groupPlot(dense, "density");
+    const steep = (scene?.shapes ?? []).flatMap((shape) =>
+      shape.kind === "line" && shape.width > 0 ? [shape.height / shape.width] : [],
+    );
+    expect(steep).toHaveLength(4);
+    const [dom0 = 0, alike = 0, ours = 0] = steep;
+    expect(dom0).toBeLessThan(0);
+    expect(alike).toBeCloseTo(dom0, 6);
+    expect(ours).toBeCloseTo(2 * dom0, 6);
+    expect(words(scene)).toEqual(
+      expect.arrayContaining([
+        "until all are up",
+        "linux-stubdom, 4 guests: 80.0 s  ×2.00",
+        "shell-stubdom, broken",
+        "each further guest: time until all are up",
+      ]),
+    );
+    expect(words(scene)).not.toContain("1 guest: until all are up");
   });
 });
 
@@ -188,24 +261,53 @@ describe("the table", () => {
   ])("%d is written %s", (value, text) => expect(shortNumber(value)).toBe(text));
 });
 
-test("all files are written, a picture for each group that has figures", () => {
-  const directory = mkdtempSync(join(tmpdir(), "stubdom-bench-"));
-  try {
+describe("the files", () => {
+  let directory: string;
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), "stubdom-bench-"));
+  });
+  afterEach(() => rmSync(directory, { recursive: true }));
+  const pictures = ["access", "disk", "start"].flatMap((group) => [`${group}.png`, `${group}.svg`]);
+  const all = [...pictures, "results.json", "table.md"].sort();
+
+  test("are all written, a picture for each group that has figures", () => {
     const written = writeAll(example, join(directory, "new"));
     expect(written.sort()).toEqual(readdirSync(join(directory, "new")).sort());
-    expect(written).toEqual(
-      [
-        "access.png",
-        "access.svg",
-        "disk.png",
-        "disk.svg",
-        "results.json",
-        "start.png",
-        "start.svg",
-        "table.md",
-      ].sort(),
-    );
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+    expect(written).toEqual(all);
+  });
+
+  test("are those of this run alone, and nobody else's are touched", () => {
+    for (const name of ["network.svg", "network.png", "results.json", "notes.txt"])
+      writeFileSync(join(directory, name), "old");
+    writeAll(example, directory);
+    expect(readdirSync(directory).sort()).toEqual([...all, "notes.txt"].sort());
+    removeOwn(directory);
+    expect(readdirSync(directory)).toEqual(["notes.txt"]);
+  });
+
+  test("say what their figures are, and what they said of those that nobody knows any more", () => {
+    const glory = { title: "b", unit: "laurels", better: "more", counted: false } as const;
+    const figures = { ...example.figures, "past.glory": { dom0: { runs: [1], median: 1, q1: 1, q3: 1 } } };
+    writeAll({ ...example, figures, measures: { "past.glory": glory, "past.fame": glory } }, directory);
+    const file = join(directory, "results.json");
+    const { measures } = parseResults(readFileSync(file, "utf8"), file);
+    expect(Object.keys(measures ?? {}).sort()).toEqual(Object.keys(figures).sort());
+    expect(measures).toMatchObject({
+      "access.port": { unit: "µs", better: "less", counted: true },
+      "past.glory": glory,
+    });
+  });
+
+  test("that cannot be written are known of before", () => {
+    checkWritable(join(directory, "a", "b"));
+    expect(readdirSync(join(directory, "a", "b"))).toEqual([]);
+    const taken = join(directory, "taken");
+    mkdirSync(join(taken, "access.svg"), { recursive: true });
+    const file = join(directory, "file");
+    writeFileSync(file, "");
+    for (const place of [file, join(file, "below"), taken])
+      expect(() => checkWritable(place)).toThrow(
+        new RegExp(`^--output ${place}: cannot be written \\(.*\\); name another directory`),
+      );
+  });
 });
