@@ -58,7 +58,7 @@ export function compare(
   sameClock(before, after.host.icount);
   const counted = after.host.icount;
   for (const each of MEASURES) {
-    const { id, group, better, counted: countable } = each;
+    const { id, group, better, counted: countable, step } = each;
     const { unit } = described(each, counted);
     for (const variant of VARIANT_NAMES) {
       const [old, now] = [before.figures[id]?.[variant], after.figures[id]?.[variant]];
@@ -76,9 +76,10 @@ export function compare(
           (worse ? lost : missing).push(`${id} of ${variant}: ${old.median} before, ${now.median} now`);
         continue;
       }
-      const exact = counted && countable;
+      const exact = counted && (countable || step !== undefined);
       const few = Math.min(old.runs.length, now.runs.length) < fewRuns;
-      const floor = exact ? countedTolerance : few ? fewRunsTolerance : timedTolerance;
+      const least = step === undefined ? countedTolerance : step / Math.min(old.median, now.median);
+      const floor = exact ? least : few ? fewRunsTolerance : timedTolerance;
       const noise = exact ? 0 : relativeSpread(old) + relativeSpread(now);
       const tolerance = Math.max(floor, noise);
       const beyond = (share: number) => ratio > 1 + share || ratio < 1 / (1 + share);

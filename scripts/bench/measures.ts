@@ -23,20 +23,32 @@ export interface Measure {
   readonly better: Better;
   /** The same in each run with --icount: by the guest's own clock instructions of the whole host, 1 ns each (guestFigures()), or a size. */
   readonly counted?: boolean;
+  /** Of the unit: what it is told in steps of, so that two runs of the same may be one apart. With --icount it is no more than that. */
+  readonly step?: number;
 }
 
 const table = (
   group: Group,
-  rows: readonly (readonly [id: string, title: string, unit: string, better: Better, counted?: "counted"])[],
+  rows: readonly (readonly [
+    id: string,
+    title: string,
+    unit: string,
+    better: Better,
+    about?: "counted" | { readonly step: number },
+  ])[],
 ): Measure[] =>
-  rows.map(([id, title, unit, better, counted]) => ({
+  rows.map(([id, title, unit, better, about]) => ({
     id: `${group}.${id}`,
     group,
     title,
     unit,
     better,
-    ...(counted && { counted: true }),
+    ...(about === "counted" ? { counted: true } : about),
   }));
+
+/** Whether it is a figure of a run with --icount. */
+export const meansWhenCounted = ({ counted, step }: Measure): boolean =>
+  counted === true || step !== undefined;
 
 /** Guests at once, at the most so many. */
 export const DENSITY = [1, 2, 4, 8] as const;
@@ -49,7 +61,7 @@ export const MEASURES: readonly Measure[] = [
   ...table("resources", [
     ["image", "stub domain's image: kernel and ramdisk", "MB", "less", "counted"],
     ["memory", "memory of the stub domain", "MiB", "less", "counted"],
-    ["used", "least memory left free in the stub domain", "MiB", "more", "counted"],
+    ["used", "least memory left free in the stub domain", "MiB", "more", { step: 1 }],
     ["dom0", "memory of all processes in dom0 that exist for the guest", "MiB", "less"],
   ]),
   ...table("idle", [

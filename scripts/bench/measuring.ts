@@ -13,7 +13,7 @@ import { guestDisk } from "../lab/guest-disk.ts";
 import { helperRuns, installHelper, program, startHelper, stopHelper } from "../lab/helper.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../lab/shell-stubdom.ts";
 import type { XenHost } from "../lab/xen-host.ts";
-import { type Density, type Group, MEASURES, measure } from "./measures.ts";
+import { type Density, type Group, MEASURES, meansWhenCounted, measure } from "./measures.ts";
 import { installMinios, type Minios, wholeChecksums } from "./minios.ts";
 import { guestProbe } from "./probe.ts";
 import {
@@ -171,7 +171,8 @@ export async function measureOnce(bench: Bench, variant: VariantName, round: num
   const name = `${OURS}${round}`;
   const wantedGroup = (id: string): boolean => settings.groups.some((group) => id.startsWith(`${group}.`));
   const add = (id: string, value: number): void => {
-    if (wantedGroup(id) && (!settings.counted || measure(id).counted)) recorder.add(variant, id, value);
+    if (wantedGroup(id) && (!settings.counted || meansWhenCounted(measure(id))))
+      recorder.add(variant, id, value);
   };
   const absent = (id: string, reason: string): void => {
     if (wantedGroup(id)) recorder.absent(variant, id, reason);
@@ -633,9 +634,10 @@ export function markBroken(
   reason: string,
 ): void {
   const impossible = new Set(neverHas(variant).map(([id]) => id));
-  for (const { id, group, counted } of MEASURES) {
+  for (const each of MEASURES) {
+    const { id, group } = each;
     if (!groups.includes(group) || !settings.groups.includes(group) || impossible.has(id)) continue;
-    if (!settings.counted || counted) recorder.absent(variant, id, reason);
+    if (!settings.counted || meansWhenCounted(each)) recorder.absent(variant, id, reason);
   }
 }
 

@@ -51,6 +51,14 @@ test("noise widens what is tolerated, on both sides", () => {
   expect(verdicts(results(noisy), results(quiet))).toEqual({ "access.port dom0": "unsure" });
 });
 
+test("what is told in steps may be one apart where instructions are counted, and no more", () => {
+  const host = { ...about.host, icount: true };
+  const free = (mebibytes: number) =>
+    results({ "resources.used": { "linux-stubdom": [mebibytes] } }, { host });
+  expect(verdicts(free(26.7), free(25.8))).toEqual({ "resources.used linux-stubdom": "same" });
+  expect(verdicts(free(26.7), free(25.6))).toEqual({ "resources.used linux-stubdom": "worse" });
+});
+
 test("one or two runs have no spread: half or double is told, less as unsure", () => {
   const before = results({ "access.port": { dom0: [10, 10], "linux-stubdom": [10, 10, 10] } });
   const after = (dom0: number) =>

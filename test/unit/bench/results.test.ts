@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { PROJECT } from "../../../bundler/paths.ts";
-import { GROUPS, type Group, MEASURES, measure } from "../../../scripts/bench/measures.ts";
+import { GROUPS, type Group, MEASURES, meansWhenCounted, measure } from "../../../scripts/bench/measures.ts";
 import { parseResults, Recorder, ResultsError } from "../../../scripts/bench/results.ts";
 import { interleaved, VARIANT_NAMES } from "../../../scripts/bench/variants.ts";
 import { about, example } from "./example.ts";
@@ -20,8 +20,8 @@ test("the documentation lists the measures and their units", () => {
   const lines = file("docs/bench.md").split("\n");
   for (const group of Object.keys(GROUPS) as Group[]) {
     const own = MEASURES.filter((each) => each.group === group).map(
-      ({ id, unit, better, counted }) =>
-        `\`${id.slice(group.length + 1)}\` ${unit}${better === "more" ? " ↑" : ""}${counted ? " #" : ""}`,
+      ({ id, unit, better, counted, step }) =>
+        `\`${id.slice(group.length + 1)}\` ${unit}${better === "more" ? " ↑" : ""}${counted ? " #" : ""}${step === undefined ? "" : ` (in steps of ${step})`}`,
     );
     expect(lines).toContain(`| \`${group}\` | ${own.join(", ")} |`);
   }
@@ -29,8 +29,8 @@ test("the documentation lists the measures and their units", () => {
 
 test("what a run counts is in the baseline that scripts/test compares with", () => {
   const { figures } = parseResults(file("docs/bench/counted.json"), "counted.json");
-  for (const { id, counted } of MEASURES)
-    if (counted) expect(figures[id]?.["linux-stubdom"], id).toMatchObject({ median: expect.any(Number) });
+  for (const { id } of MEASURES.filter(meansWhenCounted))
+    expect(figures[id]?.["linux-stubdom"], id).toMatchObject({ median: expect.any(Number) });
 });
 
 describe("interleaving", () => {
