@@ -17,7 +17,8 @@
  *
  * Between 3 and 4 is nothing that waits for our kernel, which forgets a device when it finds its directory gone
  * (drivers/xen/xenbus/xenbus_probe.c, xenbus_dev_changed). Where it had no processor meanwhile it finds the next one's, keeps
- * what it has, Closed, and takes up nothing. So the directory goes before libxl removes it: as soon as 3 is through.
+ * what it has, Closed, and takes up nothing. So the agent removes the directory as soon as 3 is through, which with a block device is
+ * before libxl's script has run. With dom0's QEMU libxl has no script, and may be first.
  */
 import { type BlockFrontend, readCdDrive } from "../frontends/block.ts";
 import { NotConnected } from "../frontends/errors.ts";
@@ -298,8 +299,8 @@ class Drive {
   }
 
   /**
-   * Removes the directory of a drive that libxl detaches, once the backend has ended too: before that, to find it gone would
-   * not be an end to it (drivers/block/xen-blkback/xenbus.c, frontend_changed), and libxl would wait for its state 6 in vain.
+   * Removes the directory of a drive that libxl detaches, once the backend has ended too: what each kind of backend makes of a frontend
+   * that goes before it has, libxl, which waits for its state 6, need not find out.
    */
   async #makeWay({ path, label }: BlockFrontend): Promise<void> {
     if (this.#makingWay) return;
