@@ -23,7 +23,7 @@ export interface Measure {
   readonly better: Better;
   /** The same in each run with --icount: by the guest's own clock instructions of the whole host, 1 ns each (guestFigures()), or a size. */
   readonly counted?: boolean;
-  /** Of the unit: what it is told in steps of, so that two runs of the same may be one apart. With --icount it is no more than that. */
+  /** Of the unit: it is told in steps of so much, and two runs of the same may be one apart; with --icount, no more than one. */
   readonly step?: number;
 }
 
