@@ -208,14 +208,16 @@ class Drive {
       platform.descriptors.close(fd);
     }
     // Nobody waits for it to connect, but the next change is to find it whole.
-    if (drive.empty && this.#keepsOld()) this.#recheckLater(drive);
+    if (drive.empty && this.#keepsOld()) this.#recheckLater(drive, incarnation);
   }
 
-  #recheckLater(drive: BlockFrontend): void {
+  #recheckLater(drive: BlockFrontend, incarnation: number): void {
     const { store, notice, log } = this.context;
+    const current = () => !this.#stopped && incarnation === this.#incarnation;
+    if (!current()) return;
     this.#recheck = store.clock.setTimer(notice, () => {
       const failed = (error: unknown) => log.debug({}, `${drive.label}: ${String(error)}`);
-      void this.#letGo(drive).catch(failed);
+      void this.#letGo(drive, current).catch(failed);
     });
   }
 
@@ -268,7 +270,7 @@ class Drive {
     const began = store.clock.now();
     const [first] = await waitForFrontends(store, platform, [drive], Math.min(notice, deadline));
     if (first === undefined || first.connected || !current()) return first;
-    if (await this.#letGo(drive))
+    if (await this.#letGo(drive, current))
       throw new Error(`our kernel takes ${drive.label} for the one that was there before and has closed`);
     if (!current()) return undefined;
     if (!first.late || notice >= deadline) return first;
@@ -284,10 +286,11 @@ class Drive {
    * state 6 that Linux takes for written (__xenbus_switch_state). Writes it, and says whether it was so. Not at once: a
    * moment ago Linux may have seen it, and would not take up a device that has closed.
    */
-  async #letGo({ path }: BlockFrontend): Promise<boolean> {
+  async #letGo({ path }: BlockFrontend, current: () => boolean): Promise<boolean> {
     if (!this.#keepsOld()) return false;
     return await this.context.store.transaction(async (tx) => {
-      const stale = (await tx.tryReadText(`${path}/state`)) === String(XenbusState.Initialising);
+      const untouched = (await tx.tryReadText(`${path}/state`)) === String(XenbusState.Initialising);
+      const stale = untouched && current() && this.#keepsOld();
       if (stale) await tx.write(`${path}/state`, String(XenbusState.Closed));
       return stale;
     });
@@ -359,7 +362,12 @@ function diskSequence(files: FileSystem, { linuxName }: BlockFrontend): string {
   return textOf(files, `/sys/block/${linuxName}/diskseq`);
 }
 
-/** What sysfs says; "" where it has no such file. */
+/** What sysfs says; "" where it has no such file, or none any more: Linux drops a device also while it is read. */
 function textOf(files: FileSystem, path: string): string {
-  return files.exists(path) ? String.fromCharCode(...files.readFile(path, 64)).trim() : "";
+  try {
+    return String.fromCharCode(...files.readFile(path, 64)).trim();
+  } catch (error) {
+    if (error instanceof SystemError && ["ENOENT", "ENODEV"].includes(error.code)) return "";
+    throw error;
+  }
 }

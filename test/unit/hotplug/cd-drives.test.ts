@@ -296,6 +296,18 @@ test("an empty one that was let go of too late is not closed in the next one's s
   expect(daemon.get(`${home}/${front}/state`)).toBe("1");
 });
 
+test("an old device that Linux drops while its state is read is no cause for a complaint", async () => {
+  await attach("/iso/a");
+  await follow([devid]);
+  const read = files.readFile.bind(files);
+  files.readFile = (path, limit) => {
+    if (path === `/sys/bus/xen/devices/vbd-${devid}/state`) throw new SystemError("ENODEV", "read", path);
+    return read(path, limit);
+  };
+  expect(deviceOf(await change(emptyFile, false))).toBe("a pipe");
+  expect([complaints, clock.pending]).toEqual([[], 0]);
+});
+
 describe("the directory of a drive that libxl detaches", () => {
   const backend = () => tree.backend("vbd", devid);
 
