@@ -6,6 +6,7 @@ import { watch } from "node:fs";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { helperHome, requestNode } from "../../agent/savestate/protocol.ts";
 import { XenstoreClient } from "../../agent/xenstore/client.ts";
+import { eachOf } from "../each-of.ts";
 import { type ClientStep, Dom0, realClock, Stubdom, until } from "./dom0-helper/host.ts";
 
 let dom0: Dom0;
@@ -109,7 +110,7 @@ function qemuState(size: number, seed: number): Buffer {
 
 interface Work {
   /** A new guest's stub domain, on the sending or the receiving host. */
-  prepare(target: number, state: Buffer): void;
+  prepare(dom0: Dom0, target: number, state: Buffer): void;
   /** Rejects when it fails; what it resolves for must be right. */
   run(stubdom: Stubdom, state: Buffer, step?: (name: ClientStep) => void): Promise<void>;
   readonly steps: readonly ClientStep[];
@@ -120,12 +121,12 @@ const works: Readonly<Record<"save" | "restore", Work>> = {
     prepare: () => {},
     async run(stubdom, state, step) {
       await stubdom.save(state, step);
-      expect(same(dom0.saved(stubdom.target), state)).toBe(true);
+      expect(same(stubdom.dom0.saved(stubdom.target), state)).toBe(true);
     },
     steps: ["ask", "attached", "write", "written", "commit", "placed"],
   },
   restore: {
-    prepare: (target, state) => dom0.received(target, state),
+    prepare: (dom0, target, state) => dom0.received(target, state),
     async run(stubdom, state, step) {
       expect(same(await stubdom.restore(step), state)).toBe(true);
     },
@@ -137,7 +138,7 @@ const works: Readonly<Record<"save" | "restore", Work>> = {
 async function learnRequests(work: Work, state: Buffer): Promise<string[]> {
   await dom0.startHelper();
   dom0.addStubdom(S, T);
-  work.prepare(T, state);
+  work.prepare(dom0, T, state);
   await dom0.met(S);
   await dom0.quiet();
   const seen = new Set<string>();
@@ -151,6 +152,46 @@ async function learnRequests(work: Work, state: Buffer): Promise<string[]> {
   return [...seen];
 }
 
+async function killHelperAt(dom0: Dom0, work: Work, step: string, state: Buffer): Promise<void> {
+  const label = `killed at "${step}"`;
+  await dom0.startHelper();
+  dom0.addStubdom(S, T);
+  work.prepare(dom0, T, state);
+  await dom0.met(S);
+  const stubdom = new Stubdom(dom0, S, T);
+  let killed = false;
+  const kill = () => {
+    if (!killed) dom0.killHelper();
+    killed = true;
+    // Not before: the helper has its time as long as it lives.
+    stubdom.hurry();
+  };
+  dom0.onHelperRequest = (request) => {
+    if (request === step) kill();
+  };
+  const watcher = watch(dom0.xenDirectory, (_, name) => {
+    if (step === "file appears" && name?.startsWith(".")) kill();
+    if (step === "file has its name" && name === `qemu-save.${T}`) kill();
+  });
+  await work.run(stubdom, state).catch((error: unknown) => {
+    // What it says itself is no failure of the helper's.
+    if (error instanceof Error && error.name === "AssertionError") throw error;
+  });
+  stubdom.close();
+  watcher.close();
+  dom0.onHelperRequest = () => {};
+  expect(killed, label).toBe(true);
+  await dom0.stopHelper("SIGKILL");
+  const file = dom0.saved(T);
+  if (file !== undefined) expect(file.equals(state), label).toBe(true);
+  await dom0.startHelper();
+  await dom0.met(S);
+  await dom0.expectNothingLeft([S], label);
+  const again = new Stubdom(dom0, S, T);
+  await work.run(again, state);
+  again.close();
+}
+
 it.each(["save", "restore"] as const)(
   "the helper is killed at each of its steps of a %s: no half state, no leak, and the next one works",
   async (kind) => {
@@ -160,50 +201,14 @@ it.each(["save", "restore"] as const)(
     // Between the last requests lie the steps that xenstore does not see: a file appears, gets its name.
     const files = kind === "save" ? ["file appears", "file has its name"] : [];
     expect(requests.length).toBeGreaterThanOrEqual(12);
-    let domid = 10;
-    for (const step of [...requests, ...files]) {
-      const label = `killed at "${step}"`;
-      domid += 2;
-      const target = domid + 1;
-      await dom0.startHelper();
-      dom0.addStubdom(domid, target);
-      work.prepare(target, state);
-      await dom0.met(domid);
-      const stubdom = new Stubdom(dom0, domid, target);
-      let killed = false;
-      const kill = () => {
-        if (!killed) dom0.killHelper();
-        killed = true;
-        // Not before: the helper has its time as long as it lives.
-        stubdom.hurry();
-      };
-      dom0.onHelperRequest = (request) => {
-        if (request === step) kill();
-      };
-      const watcher = watch(dom0.xenDirectory, (_, name) => {
-        if (step === "file appears" && name?.startsWith(".")) kill();
-        if (step === "file has its name" && name === `qemu-save.${target}`) kill();
-      });
-      await work.run(stubdom, state).catch((error: unknown) => {
-        // What it says itself is no failure of the helper's.
-        if (error instanceof Error && error.name === "AssertionError") throw error;
-      });
-      stubdom.close();
-      watcher.close();
-      dom0.onHelperRequest = () => {};
-      expect(killed, label).toBe(true);
-      await dom0.stopHelper("SIGKILL");
-      const file = dom0.saved(target);
-      if (file !== undefined) expect(file.equals(state), label).toBe(true);
-      await dom0.startHelper();
-      await dom0.met(domid);
-      await dom0.expectNothingLeft([domid], label);
-      const again = new Stubdom(dom0, domid, target);
-      await work.run(again, state);
-      again.close();
-      dom0.destroy(domid, target);
-      await dom0.stopHelper("SIGTERM");
-    }
+    await eachOf([...requests, ...files], 6, async (step) => {
+      const own = await Dom0.start();
+      try {
+        await killHelperAt(own, work, step, state);
+      } finally {
+        await own.stop();
+      }
+    });
     console.log(`${kind}: the helper was killed at ${requests.length + files.length} steps`);
   },
   300_000,
@@ -222,7 +227,7 @@ it.each(["save", "restore"] as const)(
       domid += 2;
       const target = domid + 1;
       dom0.addStubdom(domid, target);
-      work.prepare(target, state);
+      work.prepare(dom0, target, state);
       await dom0.met(domid);
       const stubdom = new Stubdom(dom0, domid, target);
       let destroyed = false;
@@ -254,7 +259,7 @@ it.each(["save", "restore"] as const)(
     }
     // The helper has lived through all of it.
     dom0.addStubdom(S, T);
-    work.prepare(T, state);
+    work.prepare(dom0, T, state);
     await dom0.met(S);
     const last = new Stubdom(dom0, S, T);
     await work.run(last, state);

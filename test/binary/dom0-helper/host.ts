@@ -267,7 +267,7 @@ export class Stubdom {
   readonly #link: HelperLink;
 
   constructor(
-    private readonly dom0: Dom0,
+    readonly dom0: Dom0,
     readonly domid: number,
     readonly target: number,
   ) {

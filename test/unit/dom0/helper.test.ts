@@ -1,71 +1,29 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Helper } from "../../../agent/dom0/helper.ts";
-import { defaultSettings, type HelperSettings } from "../../../agent/dom0/settings.ts";
-import { type Logger, silentLogger } from "../../../agent/log/logger.ts";
+import { silentLogger } from "../../../agent/log/logger.ts";
 import { SystemError } from "../../../agent/platform/port.ts";
 import { helperHome, requestNode, stateDevice } from "../../../agent/savestate/protocol.ts";
-import { StateSaver } from "../../../agent/savestate/save.ts";
-import { footerSize, stateLength } from "../../../agent/savestate/tail.ts";
 import { XenstoreClient } from "../../../agent/xenstore/client.ts";
-import { type FakeProcess, FakeSavingQemu, FakeXenHost } from "../../fakes/xen-host.ts";
-import { FakeXenstored } from "../../fakes/xenstored.ts";
+import type { FakeXenHost } from "../../fakes/xen-host.ts";
+import type { FakeXenstored } from "../../fakes/xenstored.ts";
 import { qemuState } from "../savestate/support.ts";
+import { HelperWorld, settings, until } from "./helper-world.ts";
 
-const settings: HelperSettings = { ...defaultSettings, limit: 1 << 20, keepFree: 0 };
+let world: HelperWorld;
 let host: FakeXenHost;
 let daemon: FakeXenstored;
-const running: { helper: Helper; process: FakeProcess }[] = [];
 
 beforeEach(async () => {
-  daemon = new FakeXenstored({ largestPiece: 4096 });
-  host = new FakeXenHost(daemon);
-  await host.start();
+  world = await HelperWorld.start();
+  ({ host, daemon } = world);
 });
 
-afterEach(async () => {
-  for (const { helper, process } of running.splice(0)) if (!process.dead) await helper.stop();
-  host.stop();
-});
+afterEach(() => world.stop());
 
-async function startHelper(own: Partial<HelperSettings> = {}, log: Logger = silentLogger) {
-  const process = host.process(0);
-  const helper = new Helper(process.platform, process.connect(), log, { ...settings, ...own }, () => {});
-  running.push({ helper, process });
-  await helper.start();
-  return { helper, process };
-}
-
-function stubdom(domid: number, target: number, state: Uint8Array, failAt?: number) {
-  const process = host.process(domid);
-  const xenstore = process.connect();
-  const context = { platform: process.platform, xenstore, log: silentLogger, domid, target };
-  const qemu = new FakeSavingQemu(process, state, failAt);
-  const saver = new StateSaver(context, qemu);
-  return { process, xenstore, qemu, save: () => saver.handler({ filename: "/dev/fdset/1", live: true }) };
-}
-
-/** By the clock, and longer than anything here waits for anything: a busy machine is no failure. */
-const until = async (what: () => boolean) => {
-  const began = Date.now();
-  while (!what() && Date.now() - began < 20_000) await new Promise((resolve) => setTimeout(resolve, 2));
-  expect(what(), String(what)).toBe(true);
-};
-
-/** QEMU's state in the file that libxl reads; its checksums stand behind it. */
-const saved = (target: number) => {
-  const file = host.file(`/var/lib/xen/qemu-save.${target}`);
-  return file?.subarray(0, stateLength(file.length, file.subarray(-footerSize)));
-};
-
-/** Nothing of a transfer is left anywhere, but for what is meant to be. */
-function expectNothingLeft(domid: number): void {
-  const { number } = stateDevice;
-  expect(daemon.get(`/local/domain/${domid}/device/vbd/${number}`)).toBeUndefined();
-  expect(daemon.get(`/local/domain/0/backend/vbd/${domid}`)).toBeUndefined();
-  expect(daemon.get(`/libxl/${domid}/device/vbd/${number}`)).toBeUndefined();
-  expect(host.loops).toEqual([]);
-  expect([...host.dom0Files.keys()].filter((path) => path.includes(".linux-stubdom"))).toEqual([]);
-}
+const startHelper: HelperWorld["startHelper"] = (...how) => world.startHelper(...how);
+const stubdom: HelperWorld["stubdom"] = (...whose) => world.stubdom(...whose);
+const saved = (target: number) => world.saved(target);
+const expectNothingLeft = (domid: number) => world.expectNothingLeft(domid);
 
 test("a state goes from QEMU to where libxl reads it, byte for byte", async () => {
   const { process } = await startHelper();
@@ -147,7 +105,7 @@ test("a helper that could make no disk does not start, and says what to do", asy
     if (step === "attach loop") throw new SystemError("ENOENT", "loop device for", "9");
   };
   const helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
-  running.push({ helper, process });
+  world.running.push({ helper, process });
   await expect(helper.start()).rejects.toThrow("ENOENT; see that dom0 has loop devices (modprobe loop)");
 });
 
@@ -163,7 +121,7 @@ test("one that is told to end while it waits for the lock leaves the other's nod
   await startHelper();
   const second = startHelper();
   second.catch(() => {});
-  await running[1]?.helper.stop();
+  await world.running[1]?.helper.stop();
   expect(daemon.get(helperHome)).toBeDefined();
   await expect(second).rejects.toThrow("another helper holds");
 });
@@ -201,7 +159,7 @@ test("a helper that was restarted gives no disk to anybody before the last one's
     if (step === "truncate") stood.push(daemon.get(left) !== undefined);
   };
   const helper = new Helper(process.platform, process.connect(), silentLogger, settings, () => {});
-  running.push({ helper, process });
+  world.running.push({ helper, process });
   await helper.start();
   await until(() => stood.length > 0);
   expect(stood).toEqual([false]);
@@ -523,95 +481,3 @@ test("of one that keeps the helper busy, half of the time at most goes to transf
   expect(host.clock.now() - began).toBeGreaterThan(30_000);
   expect(heard).toMatch(/^1 7 working [1-9]$/);
 }, 60_000);
-
-test("killed at every step, on either side: no half state, no leak, and the next save works", async () => {
-  const state = qemuState(20_000, 1);
-  // One save, to learn the steps; each name's first and last occurrence are where to kill.
-  const learn = await startHelper();
-  host.addStubdom(5, 4);
-  const first = stubdom(5, 4, state);
-  await until(() => daemon.get(`${helperHome}/5/answer`) !== undefined);
-  const began = learn.process.steps.length;
-  await first.save();
-  const points = {
-    helper: pointsOf(learn.process.steps.slice(began)),
-    stubdom: pointsOf(first.process.steps),
-  };
-  console.log(
-    `kill points: ${points.helper.length} of the helper, ${points.stubdom.length} of the stub domain`,
-  );
-  expect(points.helper.length).toBeGreaterThanOrEqual(12);
-  expect(points.stubdom.length).toBeGreaterThanOrEqual(8);
-  await learn.helper.stop();
-  learn.process.kill();
-
-  let domid = 10;
-  for (const side of ["helper", "stubdom"] as const) {
-    for (const [name, occurrence] of points[side]) {
-      const label = `${side} killed at "${name}" number ${occurrence}`;
-      domid += 2;
-      const target = domid + 1;
-      const victim = await startHelper();
-      host.addStubdom(domid, target);
-      const guest = stubdom(domid, target, state);
-      await until(() => daemon.get(`${helperHome}/${domid}/answer`) !== undefined);
-      const process = side === "helper" ? victim.process : guest.process;
-      let left = occurrence;
-      process.onStep = (step) => {
-        if (step !== name || --left !== 0) return;
-        process.kill();
-        host.hurry();
-      };
-      const outcome = await Promise.race([
-        guest.save().then(
-          () => "saved",
-          () => "failed",
-        ),
-        // A stub domain that was killed is silent for good; what a helper was killed under must speak, on a busy machine late.
-        new Promise((resolve) => setTimeout(() => resolve("silent"), side === "stubdom" ? 1500 : 20_000)),
-      ]);
-      // What lies under the final name is whole, and it is there if xl was told so.
-      const file = saved(target);
-      if (file !== undefined) expect(Buffer.from(file).equals(Buffer.from(state)), label).toBe(true);
-      // Killed before it answered at all, the state goes over console 1.
-      const overConsole = guest.process.consoleOutput.length > state.length;
-      if (outcome === "saved") expect(file !== undefined || overConsole, label).toBe(true);
-      if (side === "helper") expect(outcome, label).not.toBe("silent");
-      if (side === "stubdom") host.destroy(domid, target);
-      if (!victim.process.dead) await victim.helper.stop();
-      victim.process.kill();
-      const again = await startHelper();
-      const { number } = stateDevice;
-      const front = `/local/domain/${domid}/device/vbd/${number}`;
-      await until(
-        () => host.loops.length === 0 && daemon.get(`/local/domain/0/backend/vbd/${domid}`) === undefined,
-      );
-      await until(() => daemon.get(front) === undefined);
-      await until(() => daemon.get(`/libxl/${domid}/device/vbd/${number}`) === undefined);
-      expectNothingLeft(domid);
-      host.calm();
-      if (side === "helper") {
-        await until(() => daemon.get(`${helperHome}/${domid}/answer`) !== undefined);
-        await guest.save();
-        expect(saved(target), label).toEqual(state);
-        host.destroy(domid, target);
-      }
-      await again.helper.stop();
-      again.process.kill();
-    }
-  }
-}, 240_000);
-
-function pointsOf(steps: readonly string[]): [string, number][] {
-  const counts = new Map<string, number>();
-  for (const step of steps) counts.set(step, (counts.get(step) ?? 0) + 1);
-  return [...counts].flatMap(([name, count]): [string, number][] =>
-    count === 1
-      ? [[name, 1]]
-      : [
-          [name, 1],
-          [name, Math.ceil(count / 2)],
-          [name, count],
-        ],
-  );
-}
