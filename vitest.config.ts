@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import { cacheDir } from "./bundler/cache.ts";
 
 const minute = 60_000;
 const onXen = {
@@ -15,6 +16,8 @@ const alone = short ? [full] : ["test/xen/create.test.ts", full];
 
 /** One project for each kind of proof: pure logic, the compiled program, the real thing on the emulated host. */
 export default defineConfig({
+  // How long each file took: the longest is begun first, so that two emulated hosts end at about the same time.
+  cacheDir: cacheDir(),
   test: {
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 60_000 } },
