@@ -60,14 +60,17 @@ async function killAt(world: HelperWorld, { side, name, occurrence }: Point): Pr
     process.kill();
     host.hurry();
   };
-  const outcome = await Promise.race([
-    guest.save().then(
-      () => "saved",
-      () => "failed",
-    ),
-    // A stub domain that was killed is silent for good; what a helper was killed under must speak, on a busy machine late.
-    new Promise((resolve) => setTimeout(() => resolve("silent"), side === "stubdom" ? 1500 : 20_000)),
-  ]);
+  // A stub domain that was killed is silent for good; what a helper was killed under must speak, on a busy machine late.
+  const silent = async () => {
+    if (side === "stubdom") await until(() => process.dead);
+    await new Promise((resolve) => setTimeout(resolve, side === "stubdom" ? 1500 : 20_000));
+    return "silent";
+  };
+  const saving = guest.save().then(
+    () => "saved",
+    () => "failed",
+  );
+  const outcome = await Promise.race([saving, silent()]);
   expect(process.dead, label).toBe(true);
   // What lies under the final name is whole, and it is there if xl was told so.
   const file = world.saved(T);
