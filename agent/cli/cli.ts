@@ -1,6 +1,6 @@
 import type { Argv } from "yargs";
 import Yargs from "yargs/browser";
-import { printable } from "../log/format.ts";
+import { printable, printableJson } from "../log/format.ts";
 import type { Platform } from "../platform/port.ts";
 import { version } from "../version.ts";
 import type { Command, CommandGroup } from "./command.ts";
@@ -80,7 +80,7 @@ function offer(
     (own) => command.options?.(own) ?? own,
     async (parsed) => {
       const result = await command.run(platform, parsed);
-      if (result !== undefined) console.log(parsed.json ? JSON.stringify(result) : command.render(result));
+      if (result !== undefined) console.log(parsed.json ? printableJson(result) : command.render(result));
       ended(command.exitStatus?.(result) ?? 0);
     },
   );

@@ -26,8 +26,9 @@ export interface CommandGroup {
 
 export type Arguments = Readonly<Record<string, unknown>>;
 
-/** Rows with their columns aligned. */
-export function table(rows: readonly (readonly string[])[]): string {
+/** Rows with their columns aligned. Much of it is what guests and QEMU say, and goes to root's terminal. */
+export function table(given: readonly (readonly string[])[]): string {
+  const rows = given.map((row) => row.map(printable));
   const widths: number[] = [];
   for (const row of rows) {
     for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, cell.length);
@@ -44,8 +45,7 @@ export function fields(result: unknown): string {
   return table(
     Object.entries(result as object).map(([key, value]) => [
       key,
-      // Much of it is what guests and QEMU say, and goes to root's terminal.
-      typeof value === "string" ? printable(value) : JSON.stringify(value),
+      typeof value === "string" ? value : JSON.stringify(value),
     ]),
   );
 }

@@ -91,9 +91,7 @@ class Link {
   constructor(
     private readonly context: NicContext,
     private readonly nic: JoinedNic,
-  ) {
-    void nic.joint.ended.then(() => this.#takeDown(undefined));
-  }
+  ) {}
 
   /** Whether dom0 has taken the guest's NIC away: libxl knows no such NIC of the guest any more. */
   get detached(): boolean {
@@ -110,7 +108,9 @@ class Link {
     return `NIC ${devid} (${mac})`;
   }
 
+  /** To be called when QEMU takes commands: a joint that has ended before is not forgotten. */
   async follow(): Promise<void> {
+    void this.nic.joint.ended.then(() => this.#takeDown(undefined));
     const { store, target } = this.context;
     const { devid } = this.nic.joint.nic;
     // Who serves our vif serves the guest's own. The backend's side of that: the frontend's is the guest's to write.

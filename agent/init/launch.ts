@@ -89,7 +89,7 @@ export function prepareLaunch({ platform, log, dm, config, screen }: LaunchConte
       ]);
       if (incoming !== undefined) descriptors.set(stateNumber, incoming.descriptor);
       for (const joint of joints) joint.handedOver();
-      platform.vchans.holdXenstore();
+      platform.vchans.holdDevices();
       return spawnQemu(platform, {
         argv,
         confined: config.sandbox,

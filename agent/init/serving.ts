@@ -21,7 +21,6 @@ import { toolstackSession } from "../qmp/toolstack.ts";
 import type { VchanServer } from "../qmp/vchan.ts";
 import { CirrusKeeper } from "../savestate/cirrus.ts";
 import type { StateContext } from "../savestate/context.ts";
-import { unlessKept } from "../savestate/keepers.ts";
 import { StateSaver } from "../savestate/save.ts";
 import type { Screen } from "../screen/screen.ts";
 import type { XenstoreClient } from "../xenstore/client.ts";
@@ -100,6 +99,7 @@ export class Serving {
   async begin(path: string): Promise<void> {
     // The toolstack changes a CD in a session of its own: it must not come first.
     await this.#followDevices();
+    if (this.#stopped) return;
     this.#serveToolstack(path);
     await this.#showScreen();
     void this.#tellOfDisks();
@@ -133,11 +133,14 @@ export class Serving {
 
   #serveToolstack(path: string): void {
     const { platform, log, dm, state, passthrough, qmp } = this.context;
-    const save = "xen-save-devices-state";
-    const saver = new StateSaver(state, qmp);
     const hasCirrus = dm.options.some(({ value }) => value.includes("cirrus"));
     const keepers = [passthrough, this.#nics, ...(hasCirrus ? [new CirrusKeeper(qmp)] : [])];
-    const takeOver = new Map([[save, unlessKept(save, saver.handler, keepers, log)]]);
+    const saver = new StateSaver(state, qmp, {
+      keepers,
+      complain: (text) => this.context.complain(text),
+      withdraw: (text) => this.context.withdraw(text),
+    });
+    const takeOver = new Map([["xen-save-devices-state", saver.handler]]);
     const gates = new Map([["device_add", this.#beforeDeviceAdd]]);
     const connect = () => {
       this.context.busy();

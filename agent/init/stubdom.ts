@@ -169,7 +169,7 @@ export class Stubdom {
     log.info({ pid: child.pid }, `QEMU started with ${this.#commandLine.length} arguments`);
     void log.flush();
     // A state that turns out to be wrong ends everything: the guest must not run on a part of it.
-    incoming?.feed().catch((error: unknown) => this.fail(error));
+    incoming?.feed(() => qemu.endedSoon()).catch((error: unknown) => this.fail(error));
     const ready = qemu.ready(config.qemuDeadline, config.lateNotice, () =>
       this.#warn(
         `QEMU has not answered on QMP for ${config.lateNotice / 1000} s; it is given ${config.qemuDeadline / 1000} s; see its lines above, or raise stubdom.qemu_deadline`,

@@ -25,10 +25,13 @@ export function printable(text: string): string {
   });
 }
 
-/** JSON's own text has the C0 controls as escapes, and no other. */
-function jsonOf(record: LogRecord): string {
-  return JSON.stringify(record).replace(
-    control,
+// JSON's own text has the C0 controls as escapes, and no other.
+const controlOfJson = /[\u007f-\u009f\u2028\u2029]/g;
+
+/** `value` as JSON in which every control character is an escape, but the ends of lines that `indent` makes. */
+export function printableJson(value: unknown, indent = 0): string {
+  return JSON.stringify(value, null, indent).replace(
+    controlOfJson,
     (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 }
@@ -44,10 +47,10 @@ export function formatHuman({ time, level, msg, ...fields }: LogRecord): string 
 }
 
 export function formatJson(record: LogRecord): string {
-  const line = jsonOf(record);
+  const line = printableJson(record);
   if (line.length <= longestLine) return line;
   const { time, level, msg } = record;
-  return jsonOf({ time, level, msg: cut(msg), cut: true });
+  return printableJson({ time, level, msg: cut(msg), cut: true });
 }
 
 function cut(line: string): string {

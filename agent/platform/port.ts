@@ -202,8 +202,10 @@ export interface VchanRing {
 }
 
 export interface Vchans {
-  /** Rings are offered through the device of xenstore that there is now, whatever has its name later. */
-  holdXenstore(): void;
+  /**
+   * Rings are offered, and this machine is ended, through Xen's devices that there are now, whatever has their names later.
+   */
+  holdDevices(): void;
   /** Offers a ring to domain `domid` under xenstore path `path` (ring-ref, event-channel). */
   listen(domid: number, path: string): VchanRing;
 }

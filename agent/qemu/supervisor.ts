@@ -14,7 +14,7 @@ export interface QemuHandlers {
   readonly onMonitorBroken?: (error: QemuMonitorBroken) => void;
 }
 
-/** A monitor also breaks because QEMU dies, which is known so much later. */
+/** A monitor, or a pipe, also breaks because QEMU dies, which is known so much later. */
 const deathNotice = 1_000;
 
 /**
@@ -77,7 +77,7 @@ export class QemuSupervisor {
     } catch (error) {
       if (error instanceof QmpTimeout) throw new QemuUnresponsive(milliseconds, this.#output.lastLines);
       // The monitor breaks when QEMU dies, and its exit says more than that.
-      const ended = await this.#endedWithin(deathNotice);
+      const ended = await this.endedSoon();
       if (ended !== null) throw ended;
       const reason = error instanceof Error ? error : new Error(String(error));
       throw new QemuMonitorBroken(reason, "no QEMU of ours does that; build the image again");
@@ -115,9 +115,10 @@ export class QemuSupervisor {
     return this.ended;
   }
 
-  #endedWithin(milliseconds: number): Promise<QemuEnded | null> {
+  /** To be asked when QEMU has let go of something: how it has ended, or `null` where it lives on. */
+  endedSoon(): Promise<QemuEnded | null> {
     return new Promise((resolve) => {
-      const timer = this.platform.clock.setTimer(milliseconds, () => resolve(null));
+      const timer = this.platform.clock.setTimer(deathNotice, () => resolve(null));
       void this.ended.then((ended) => {
         timer.cancel();
         resolve(ended);
@@ -127,7 +128,7 @@ export class QemuSupervisor {
 
   async #monitorClosed(reason: QmpError): Promise<void> {
     if (!this.#answered || this.#state !== "running") return;
-    await this.#endedWithin(deathNotice);
+    await this.endedSoon();
     if (this.#state !== "running") return;
     const consequence =
       "the guest runs on, but cannot be saved or migrated; shut it down and start it again, and find out what took over QEMU";

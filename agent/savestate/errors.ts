@@ -8,6 +8,12 @@
  */
 export abstract class StateError extends Error {}
 
+/** An error's words, with what to do behind them where they have no word of that. */
+export function withRemedy(error: unknown, remedy: string): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return /; \S/.test(text) ? text : `${text}; ${remedy}`;
+}
+
 /**
  * - `foreign`: something else, or nothing, was written here;
  * - `version`: written by a newer program;

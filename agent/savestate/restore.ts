@@ -4,7 +4,7 @@ import { BareStream } from "./bare-stream.ts";
 import { RestoreConsole } from "./console.ts";
 import { guestUuid, type StateContext } from "./context.ts";
 import { type DiskReader, isRawQemu, openDisk } from "./disk.ts";
-import { StateFormatError, TransferError } from "./errors.ts";
+import { StateError, StateFormatError, TransferError, withRemedy } from "./errors.ts";
 import { ExtentReader } from "./extent.ts";
 import { checkGuest, pieceAt } from "./format.ts";
 import { HelperAbsent, HelperLink } from "./helper-link.ts";
@@ -23,9 +23,10 @@ export interface Incoming {
   /**
    * Feeds QEMU, which must have been started. Resolves when QEMU has got all of it.
    *
-   * @throws StateError: QEMU must not be left running then, it may have got a part
+   * @param ended asked where QEMU closes its end too early: how it has ended, `null` where it lives on
+   * @throws what `ended` gave, or StateError: QEMU must not be left running then, it may have got a part
    */
-  feed(): Promise<void>;
+  feed(ended: () => Promise<Error | null>): Promise<void>;
   /** To be called when QEMU runs, or will not: ends what is left. Idempotent. */
   close(): void;
 }
@@ -37,6 +38,22 @@ export interface Incoming {
  * @throws StateError when it is refused: the guest must not be started
  */
 export async function openIncoming(context: StateContext): Promise<Incoming> {
+  const incoming = await tellingRemedy(open(context));
+  return { ...incoming, feed: (ended) => tellingRemedy(incoming.feed(ended)) };
+}
+
+/** What the state's errors, which say what is wrong and where, have no word of. */
+async function tellingRemedy<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!(error instanceof StateError)) throw error;
+    const remedy = "the guest is not started with it: restore it from another file, and see dom0's helper";
+    throw new TransferError(withRemedy(error, remedy));
+  }
+}
+
+async function open(context: StateContext): Promise<Incoming> {
   const { xenstore, platform, log, domid, target } = context;
   const helper = new HelperLink(xenstore, platform.clock, log, domid, target);
   if (await helper.present()) {
@@ -89,9 +106,9 @@ function incomingFromDisk(
   return {
     descriptor,
     close,
-    async feed() {
+    async feed(ended) {
       try {
-        await reader.read((part) => toQemu(qemu, part));
+        await reader.read(giving(qemu, ended));
       } finally {
         close();
       }
@@ -110,15 +127,16 @@ async function overConsole({ platform, xenstore, log, target }: StateContext): P
   return {
     descriptor,
     close,
-    async feed() {
+    async feed(ended) {
       try {
+        const give = giving(qemu, ended);
         const start = await console.peek(magicSize);
         const whole = (bytes: number) =>
           log.info({ bytes }, `restore: ${bytes} bytes of device state over console 2, whole`);
         if (pieceAt(start) === "header") {
-          whole(await feedFramed(platform, console, qemu, await guestUuid(xenstore, target)));
+          whole(await feedFramed(platform, console, give, await guestUuid(xenstore, target)));
         } else if (isRawQemu(start)) {
-          whole(await feedBare(platform, console, qemu));
+          whole(await feedBare(platform, console, give));
         } else if (start.length < magicSize) {
           throw new StateFormatError("incomplete", start.length, "console 2 gave no state");
         } else {
@@ -138,14 +156,14 @@ async function overConsole({ platform, xenstore, log, target }: StateContext): P
 async function feedFramed(
   platform: StateContext["platform"],
   console: RestoreConsole,
-  qemu: DescriptorStream,
+  give: Give,
   uuid: string,
 ): Promise<number> {
   const { hash, buffer } = platform.storage;
   const extent = new ExtentReader(console, 0, hash, buffer);
   checkGuest(await extent.header(), 0, uuid);
   for (let part = await extent.next(); ; part = await extent.next()) {
-    if (part instanceof Uint8Array) await toQemu(qemu, part);
+    if (part instanceof Uint8Array) await give(part);
     else return part.length;
   }
 }
@@ -154,9 +172,9 @@ async function feedFramed(
 async function feedBare(
   platform: StateContext["platform"],
   console: RestoreConsole,
-  qemu: DescriptorStream,
+  give: Give,
 ): Promise<number> {
-  const state = new BareStream(platform.storage.hash, (bytes) => toQemu(qemu, bytes));
+  const state = new BareStream(platform.storage.hash, give);
   while (state.whole === undefined) {
     const part = await console.read();
     if (part === null) state.finish();
@@ -165,13 +183,17 @@ async function feedBare(
   return state.whole;
 }
 
-async function toQemu(qemu: DescriptorStream, part: Uint8Array): Promise<void> {
-  try {
-    await qemu.write(part);
-  } catch (error) {
-    if (error instanceof SystemError && error.code === "EPIPE") {
-      throw new TransferError("QEMU closed its end before it had the whole state");
+/** Gives a part to QEMU. */
+type Give = (part: Uint8Array) => Promise<void>;
+
+/** A QEMU that does not take the state closes its end, and says why as it ends. */
+function giving(qemu: DescriptorStream, ended: () => Promise<Error | null>): Give {
+  return async (part) => {
+    try {
+      await qemu.write(part);
+    } catch (error) {
+      if (!(error instanceof SystemError) || error.code !== "EPIPE") throw error;
+      throw (await ended()) ?? new TransferError("QEMU closed its end before it had the whole state");
     }
-    throw error;
-  }
+  };
 }

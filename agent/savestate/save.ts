@@ -3,10 +3,11 @@ import type { CommandHandler } from "../qmp/proxy.ts";
 import { SaveConsole } from "./console.ts";
 import { guestUuid, type StateContext } from "./context.ts";
 import { DiskWriter } from "./disk.ts";
-import { TransferError } from "./errors.ts";
+import { TransferError, withRemedy } from "./errors.ts";
 import { ExtentWriter } from "./extent.ts";
 import { defaultChunkSize } from "./format.ts";
 import { HelperAbsent, HelperLink } from "./helper-link.ts";
+import { type Keeper, whyKept } from "./keepers.ts";
 import { type Qmp, type StateSink, saveThroughFifo } from "./qemu-output.ts";
 import { release, StateDisk } from "./state-disk.ts";
 
@@ -15,12 +16,24 @@ const expectedState = 1024 * 1024;
 /** What dom0 gets over a console, where nobody else sets a limit: the largest disk, as the helper is by default. */
 const largestOverConsole = 256 * 1024 * 1024;
 
+/** Whom a save concerns beside QEMU. */
+export interface SaveOptions {
+  /** Asked before anything else is done. */
+  readonly keepers?: readonly Keeper[];
+  /** Gets why a save has failed: thing, value, remedy. The log does where there is none. */
+  complain?(text: string): void;
+  /** Gets the same once a later one has not. */
+  withdraw?(text: string): void;
+  /** Bytes. */
+  readonly mostOverConsole?: number;
+}
+
 /**
  * The agent's `xen-save-devices-state`: carries the command out in QEMU's place, whatever file name the
  * toolstack gave. It is answered only when the state lies where libxl reads it next.
  *
  * The state goes over a disk that dom0's helper attaches, or, where no helper answers, over console 1. Both
- * are told in the log. A failure is the answer; the guest can go on.
+ * are told in the log. A failure, or a keeper's refusal, is the answer and a complaint; the guest can go on.
  */
 export class StateSaver {
   /** The command for the QMP proxy's table. */
@@ -33,11 +46,13 @@ export class StateSaver {
    * over the console does not reach libxl any more.
    */
   #consoleSpent = false;
+  /** What was told of the last save, if it has failed. */
+  #complaint: string | undefined;
 
   constructor(
     private readonly context: StateContext,
     private readonly qmp: Qmp,
-    private readonly mostOverConsole = largestOverConsole,
+    private readonly options: SaveOptions = {},
   ) {
     const { xenstore, platform, log, domid, target } = context;
     this.#helper = new HelperLink(xenstore, platform.clock, log, domid, target);
@@ -47,17 +62,28 @@ export class StateSaver {
     if (this.#busy) throw new TransferError("a state is being saved already");
     this.#busy = true;
     try {
+      const why = await whyKept(this.options.keepers ?? []);
+      if (why !== undefined) throw new TransferError(why);
       await this.#save(args);
+      this.#tell(undefined);
       return {};
     } catch (error) {
       this.#consoleSpent = true;
-      const text = error instanceof Error ? error.message : String(error);
-      this.context.log.error({}, `save: failed: ${text}`);
+      this.#tell(`save: failed: ${withRemedy(error, "see the lines above and those of dom0's helper")}`);
       throw error;
     } finally {
       this.#busy = false;
       this.#helper.close();
     }
+  }
+
+  /** What is the matter, in place of what was before. */
+  #tell(complaint: string | undefined): void {
+    const before = this.#complaint;
+    this.#complaint = complaint;
+    const { complain = (text) => this.context.log.error({}, text), withdraw } = this.options;
+    if (complaint !== undefined) complain(complaint);
+    if (before !== undefined && before !== complaint) withdraw?.(before);
   }
 
   async #save({ filename: _, ...args }: JsonObject): Promise<void> {
@@ -115,7 +141,12 @@ export class StateSaver {
     const console = await SaveConsole.open(platform, xenstore);
     try {
       const writer = new ExtentWriter(console, header, platform.storage.hash, platform.storage.buffer);
-      await saveThroughFifo(platform, this.qmp, args, limited(writer, this.mostOverConsole));
+      await saveThroughFifo(
+        platform,
+        this.qmp,
+        args,
+        limited(writer, this.options.mostOverConsole ?? largestOverConsole),
+      );
       const { commit } = await writer.finish();
       await console.drain();
       return commit.length;

@@ -72,7 +72,7 @@ static const JSCFunctionListEntry functions[] = {
     FUNCTION("decodeText", 1, native_decode_text),
     FUNCTION("errorName", 1, native_error_name),
 
-    FUNCTION("holdXenstore", 0, native_hold_xenstore),
+    FUNCTION("holdDevices", 0, native_hold_devices),
     FUNCTION("vchanListen", 2, native_vchan_listen),
     FUNCTION("vchanDescriptor", 1, native_vchan_descriptor),
     FUNCTION("vchanAcknowledge", 1, native_vchan_acknowledge),

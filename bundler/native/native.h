@@ -88,6 +88,7 @@ NATIVE(native_symlink);
 NATIVE(native_mount);
 
 /* process.c */
+void hold_privcmd(void);
 NATIVE(native_spawn);
 NATIVE(native_executed_at);
 NATIVE(native_reap);
@@ -135,7 +136,7 @@ NATIVE(native_error_name);
 
 /* vchan.c */
 void vchan_register(JSContext *ctx);
-NATIVE(native_hold_xenstore);
+NATIVE(native_hold_devices);
 NATIVE(native_vchan_listen);
 NATIVE(native_vchan_descriptor);
 NATIVE(native_vchan_acknowledge);

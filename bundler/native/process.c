@@ -274,18 +274,29 @@ NATIVE(native_signals)
     return native_result(ctx, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
+/* The hypervisor's own device, or -1. */
+static int privcmd = -1;
+
+/* Idempotent. Where there is none, as outside of Xen, nothing is held. */
+void hold_privcmd(void)
+{
+    if (privcmd < 0)
+        privcmd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
+}
+
 /*
  * SCHEDOP_shutdown with SHUTDOWN_crash (xen/include/public/sched.h): the domain ends at once and the
  * toolstack sees reason "crash". Linux offers no other way that does not print a panic first.
  */
 _Static_assert(__HYPERVISOR_sched_op == 29, "SCHEDOP_shutdown with a pointer to its argument");
-static int sched_op(int fd, unsigned command, void *argument)
+static int sched_op(unsigned command, void *argument)
 {
     privcmd_hypercall_t call = {
         .op = __HYPERVISOR_sched_op,
         .arg = {command, (uintptr_t)argument},
     };
-    return ioctl(fd, IOCTL_PRIVCMD_HYPERCALL, &call);
+    hold_privcmd();
+    return privcmd < 0 ? -1 : ioctl(privcmd, IOCTL_PRIVCMD_HYPERCALL, &call);
 }
 
 /* Whom crashAlong() has named, or -1: written once, before any thread can want it. */
@@ -294,16 +305,11 @@ static int companion = -1;
 static int xen_crash(void)
 {
     struct sched_shutdown shutdown = {.reason = SHUTDOWN_crash};
-    int fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
     if (companion >= 0) {
         struct sched_remote_shutdown theirs = {.domain_id = companion, .reason = SHUTDOWN_crash};
-        sched_op(fd, SCHEDOP_remote_shutdown, &theirs); /* refused, the guest stays as it is */
+        sched_op(SCHEDOP_remote_shutdown, &theirs); /* refused, the guest stays as it is */
     }
-    int result = sched_op(fd, SCHEDOP_shutdown, &shutdown);
-    close(fd);
-    return result;
+    return sched_op(SCHEDOP_shutdown, &shutdown);
 }
 
 /*
@@ -331,11 +337,7 @@ NATIVE(native_crash_along)
 static void xen_watchdog(uint32_t seconds)
 {
     struct sched_watchdog watchdog = {.timeout = seconds};
-    int fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    sched_op(fd, SCHEDOP_watchdog, &watchdog);
-    close(fd);
+    sched_op(SCHEDOP_watchdog, &watchdog);
 }
 
 /* Seconds by which Xen is later than we are, for the reason that we give is the better one. */

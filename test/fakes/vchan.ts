@@ -39,7 +39,7 @@ export class FakeVchans implements Vchans {
   offer: SharedRing | undefined;
   /** Rings that are open: more than one is a leak. */
   open = 0;
-  /** {@link holdXenstore} was called. */
+  /** {@link holdDevices} was called. */
   held = false;
   /** Set to make `listen` fail. */
   failure: Error | undefined;
@@ -56,7 +56,7 @@ export class FakeVchans implements Vchans {
     },
   };
 
-  holdXenstore(): void {
+  holdDevices(): void {
     this.held = true;
   }
 

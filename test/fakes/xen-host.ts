@@ -50,6 +50,8 @@ export class FakeProcess {
   onStep: (step: string, count: number) => void = () => {};
   /** What was written into each pipe, by the number of its reading end. */
   readonly piped = new Map<number, number[]>();
+  /** Nobody reads the pipes any more. */
+  pipesBroken = false;
   /** What console 1 has carried, and what console 2 will give. */
   readonly consoleOutput: number[] = [];
   consoleInput: Uint8Array = new Uint8Array(0);
@@ -83,6 +85,7 @@ export class FakeProcess {
     const end = this.#add({ inode, name: "pipe", stream: {} });
     this.piped.set(end, bytes);
     const write = (from: Uint8Array) => {
+      if (this.pipesBroken) throw new SystemError("EPIPE", "write", "pipe");
       for (const byte of from) bytes.push(byte);
       return from.length;
     };

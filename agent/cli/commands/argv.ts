@@ -1,3 +1,4 @@
+import { printable } from "../../log/format.ts";
 import { ask } from "../ask.ts";
 import type { Command } from "../command.ts";
 
@@ -7,6 +8,8 @@ export const argv: Command = {
   run: (platform) => ask(platform, { ask: "argv" }),
   render(result) {
     const { libxl, qemu } = result as { libxl: string[]; qemu: string[] };
-    return ["# from libxl (dm-argv)", ...libxl, "", "# as QEMU was started", ...qemu].join("\n");
+    return ["# from libxl (dm-argv)", ...libxl, "", "# as QEMU was started", ...qemu]
+      .map(printable)
+      .join("\n");
   },
 };

@@ -1,5 +1,4 @@
 import { type Dom0Status, readStatus } from "../../dom0/status.ts";
-import { printable } from "../../log/format.ts";
 import { type Command, table } from "../command.ts";
 import { place, text } from "../dom0-options.ts";
 
@@ -13,10 +12,9 @@ export const dom0Status: Command = {
     const head = running ? `the helper runs, version ${version}` : "the helper does not run";
     const rows = domains.map((d) => [
       `domain ${d.domid}`,
-      `serves ${d.target} ${printable(d.guest)}`,
-      // A stub domain's own words, on a terminal of root's.
-      printable(d.request ?? "never asked"),
-      printable(d.answer ?? ""),
+      `serves ${d.target} ${d.guest}`,
+      d.request ?? "never asked",
+      d.answer ?? "",
     ]);
     return rows.length === 0 ? head : `${head}\n${table(rows)}`;
   },

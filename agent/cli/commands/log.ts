@@ -1,3 +1,4 @@
+import { printable } from "../../log/format.ts";
 import { ask } from "../ask.ts";
 import type { Command } from "../command.ts";
 
@@ -5,5 +6,5 @@ export const log: Command = {
   usage: "log",
   summary: "The newest lines of the agent's log, QEMU's own among them",
   run: (platform) => ask(platform, { ask: "log" }),
-  render: (result) => (result as string[]).join("\n"),
+  render: (result) => (result as string[]).map(printable).join("\n"),
 };

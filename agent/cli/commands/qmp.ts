@@ -1,3 +1,4 @@
+import { printableJson } from "../../log/format.ts";
 import type { JsonObject } from "../../qmp/json.ts";
 import { AskError, ask } from "../ask.ts";
 import type { Command } from "../command.ts";
@@ -25,5 +26,5 @@ export const qmp: Command = {
     }
     return ask(platform, { ...question, arguments: parsed as JsonObject });
   },
-  render: (result) => JSON.stringify(result, null, 2),
+  render: (result) => printableJson(result, 2),
 };

@@ -1,5 +1,5 @@
 import { encodeText } from "../../bytes/text.ts";
-import { printable } from "../../log/format.ts";
+import { printable, printableJson } from "../../log/format.ts";
 import type { Platform } from "../../platform/port.ts";
 import { XenstoreClient } from "../../xenstore/client.ts";
 import { XenstoreError } from "../../xenstore/errors.ts";
@@ -37,7 +37,10 @@ export const xenstore: Command = {
   render(result) {
     if (typeof result === "string") return printable(result);
     return (result as Node[])
-      .map(({ path, value, error }) => `${path} ${error === undefined ? `= "${printable(value)}"` : error}`)
+      .map(
+        ({ path, value, error }) =>
+          `${printable(path)} ${error === undefined ? `= "${printable(value)}"` : error}`,
+      )
       .join("\n");
   },
 };
@@ -81,7 +84,9 @@ function follow(client: XenstoreClient, platform: Platform, path: string, json: 
   return new Promise((_, reject) => {
     const show = async (changed: string) => {
       const value = (await client.tryReadText(changed)) ?? null;
-      const line = json ? JSON.stringify({ path: changed, value }) : `${changed} = ${JSON.stringify(value)}`;
+      const line = json
+        ? printableJson({ path: changed, value })
+        : `${printable(changed)} = ${printableJson(value)}`;
       platform.descriptors.write(1, encodeText(`${line}\n`));
     };
     client.watch(path, (changed) => void show(changed).catch(reject), reject).catch(reject);

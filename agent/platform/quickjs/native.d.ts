@@ -93,7 +93,7 @@ declare module "stubdom-native" {
   export interface Vchan {
     readonly brand: unique symbol;
   }
-  export function holdXenstore(): Result;
+  export function holdDevices(): Result;
   export function vchanListen(domid: number, path: string): Vchan | Result;
   export function vchanDescriptor(vchan: Vchan): number;
   export function vchanAcknowledge(vchan: Vchan): Result;

@@ -195,7 +195,7 @@ const sockets: Sockets = {
 };
 
 const vchans: Vchans = {
-  holdXenstore: () => void checked(native.holdXenstore(), "open", "/dev/xen/xenbus"),
+  holdDevices: () => void checked(native.holdDevices(), "open", "/dev/xen/xenbus"),
   listen(domid, path) {
     const ring = resultOf(native.vchanListen(domid, path), "vchan", path);
     return {

@@ -76,9 +76,9 @@ export function harmlessFor(closeIt: (one: unknown) => unknown): Group {
 }
 
 export const vchanTests: Record<string, Group> = {
-  holdXenstore: {
+  holdDevices: {
     "names the device by a descriptor, where there is one": () => {
-      const result = native.holdXenstore();
+      const result = native.holdDevices();
       const path = native.environment("XENSTORED_PATH");
       if (result === errno.ENOENT) equal(path, undefined);
       else equal([result, /^\/proc\/self\/fd\/\d+$/.test(path ?? "")], [0, true]);

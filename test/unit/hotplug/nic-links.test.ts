@@ -91,13 +91,30 @@ beforeEach(async () => {
     nics: joints.map((joint) => ({ joint, netdev: `net${joint.nic.devid}` })),
     complain: (text) => void complaints.push(text),
   });
+});
+
+/** From when QEMU takes commands. */
+async function follow(): Promise<void> {
   await links.follow();
   await quiet();
+}
+
+test("a joint that ends before QEMU takes commands is not forgotten", async () => {
+  refusal = new QmpConnectionClosed("QMP set_link: the connection is greeting");
+  joints[1]?.end();
+  await quiet();
+  expect([commands, complaints]).toEqual([[], []]);
+  refusal = undefined;
+  await follow();
+  expect(commands).toEqual([down("net1")]);
+  expect(complaints).toEqual([expect.stringMatching(/^NIC 1 .*: our frontend is gone/)]);
 });
 
 const down = (name: string) => `set_link {"name":"${name}","up":false}`;
 
 describe("a NIC of a running guest", () => {
+  beforeEach(follow);
+
   test("is not detached before it was attached, nor by what its driver does", async () => {
     await attach(0);
     await attach(1);
@@ -152,6 +169,8 @@ describe("a NIC of a running guest", () => {
 });
 
 describe("a QEMU that does not take the link down", () => {
+  beforeEach(follow);
+
   test.each([
     ["has no such NIC any more", new QmpCommandError("set_link", "DeviceNotFound", "net0"), 0],
     ["has ended", new QmpConnectionClosed("QMP: closed"), 0],
@@ -170,6 +189,7 @@ describe("a QEMU that does not take the link down", () => {
 });
 
 test("at the end nothing is asked of xenstored, which may be stuck, and joints that end are nobody's concern", async () => {
+  await follow();
   links.stop();
   links.stop();
   joints[0]?.end();
@@ -178,6 +198,8 @@ test("at the end nothing is asked of xenstored, which may be stuck, and joints t
 });
 
 describe("a guest is saved", () => {
+  beforeEach(follow);
+
   test("with all its NICs, and with one that only the stub domain has lost, without a question", async () => {
     await attach(0);
     joints[1]?.end();

@@ -618,3 +618,24 @@ describe("an end in order", () => {
     expect(stage.poweredOff).toEqual(["crash"]);
   });
 });
+
+test("QEMU dies while its devices are begun to be followed: the toolstack is offered no ring that nobody will close", async () => {
+  const stage = new Stage();
+  let watched = false;
+  stage.daemon.onRequest = (request) => {
+    if (request !== "watch device/vbd") return;
+    watched = true;
+    stage.bus.hold();
+    stage.die({ signal: "SIGKILL" });
+  };
+  void stage.run();
+  await stage.pass(100);
+  expect([watched, stage.of("error")]).toEqual([
+    true,
+    [expect.stringMatching(/^QEMU was killed by SIGKILL/)],
+  ]);
+  stage.bus.release();
+  await stage.pass(3000);
+  expect(stage.poweredOff).toEqual(["crash"]);
+  expect(stage.vchans.offer).toBeUndefined();
+});

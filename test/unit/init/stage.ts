@@ -325,7 +325,7 @@ export class Stage {
       clock: this.clock,
       files: this.files,
       vchans: {
-        holdXenstore: () => vchans.holdXenstore(),
+        holdDevices: () => vchans.holdDevices(),
         listen: (_, path) => {
           for (const node of ["ring-ref", "event-channel"])
             this.daemon.set(`${path}/${node}`, "9", this.captured.stubdom);

@@ -60,8 +60,11 @@ function stubdom() {
   };
 }
 
+/** A QEMU that lives on, whatever it does with the state. */
+const lives = async () => null;
+
 async function fed(guest: ReturnType<typeof stubdom>, incoming: Incoming): Promise<Uint8Array> {
-  await incoming.feed();
+  await incoming.feed(lives);
   incoming.close();
   return Uint8Array.from(guest.process.piped.get(incoming.descriptor) ?? []);
 }
@@ -152,7 +155,7 @@ test.each([
     guest.process.consoleInput = harm(placed(qemuState(5_000, 6)));
     host.hurry();
     const incoming = await openIncoming(guest.context);
-    await expect(incoming.feed()).rejects.toThrow(message);
+    await expect(incoming.feed(lives)).rejects.toThrow(message);
     expect(guest.process.piped.get(incoming.descriptor) ?? []).toHaveLength(0);
   },
 );
@@ -180,7 +183,9 @@ test("another guest's state is refused, over the disk and over the console", asy
   const guest = stubdom();
   guest.process.consoleInput = carried;
   const incoming = await openIncoming(guest.context);
-  await expect(incoming.feed()).rejects.toThrow(/byte 32: the state is of guest .*0004, this one is .*abcd/);
+  await expect(incoming.feed(lives)).rejects.toThrow(
+    /byte 32: the state is of guest .*0004, this one is .*abcd/,
+  );
   host.dom0Files.set(resume, { bytes: carried });
   await startHelper();
   await expect(openIncoming(stubdom().context)).rejects.toThrow(/byte 32: the state is of guest/);
@@ -189,7 +194,7 @@ test("another guest's state is refused, over the disk and over the console", asy
 test("a QEMU that writes without end is stopped on console 1", async () => {
   const guest = stubdom();
   const qemu = new FakeSavingQemu(guest.process, qemuState(70_000, 6));
-  const saver = new StateSaver(guest.context, qemu, 65_536);
+  const saver = new StateSaver(guest.context, qemu, { mostOverConsole: 65_536 });
   await expect(saver.handler({})).rejects.toThrow("QEMU wrote more than 65536 bytes of state");
   expect(guest.process.consoleOutput.length).toBeLessThan(65_536);
 });
@@ -343,6 +348,67 @@ test("after a save that failed, libxl has removed console 1's file: the console 
   await expect(saver.handler({})).rejects.toThrow(/stubdom dom0 serve/);
 });
 
+describe("a save that a keeper refuses", () => {
+  let told: string[];
+  let why: string | Error | undefined;
+
+  function saver(): { saver: StateSaver; guest: ReturnType<typeof stubdom> } {
+    told = [];
+    const guest = stubdom();
+    const keeper = {
+      keepsFromSaving: async () => {
+        if (why instanceof Error) throw why;
+        return why;
+      },
+    };
+    return {
+      guest,
+      saver: new StateSaver(guest.context, new FakeSavingQemu(guest.process, qemuState(1000, 7)), {
+        keepers: [keeper],
+        complain: (text) => void told.push(text),
+        withdraw: (text) => void told.push(`withdrawn: ${text}`),
+      }),
+    };
+  }
+
+  test("leaves nothing behind console 1: the next one does not take it for fresh", async () => {
+    const kept = saver();
+    why = "a device; detach it first";
+    await expect(kept.saver.handler({})).rejects.toThrow("a device; detach it first");
+    why = undefined;
+    await expect(kept.saver.handler({})).rejects.toThrow(/stubdom dom0 serve/);
+    expect(kept.guest.process.consoleOutput).toHaveLength(0);
+  });
+
+  test("is told once, until one goes through", async () => {
+    await startHelper();
+    const kept = saver();
+    why = "a device; detach it first";
+    await expect(kept.saver.handler({})).rejects.toThrow();
+    why = new Error("QMP: no answer to qom-list within 5 s");
+    await expect(kept.saver.handler({})).rejects.toThrow("no answer");
+    const [first, second] = [
+      "save: failed: a device; detach it first",
+      "save: failed: QMP: no answer to qom-list within 5 s; see the lines above and those of dom0's helper",
+    ];
+    expect(told).toEqual([first, second, `withdrawn: ${first}`]);
+    why = undefined;
+    await kept.saver.handler({});
+    expect(told.slice(3)).toEqual([`withdrawn: ${second}`]);
+  });
+});
+
+test.each([
+  ["has ended: its own words", new Error("QEMU exited with 1; see above"), "QEMU exited with 1; see above"],
+  ["lives on", null, /^QEMU closed its end before it had the whole state; the guest is not started with it/],
+])("a QEMU that closes its end of the state and %s", async (_, ended, message) => {
+  const guest = stubdom();
+  guest.process.consoleInput = placed(qemuState(20_000, 12));
+  guest.process.pipesBroken = true;
+  const incoming = await openIncoming(guest.context);
+  await expect(incoming.feed(async () => ended)).rejects.toThrow(message);
+});
+
 test("a console that connects late is waited for, its terminal is nobody's before", async () => {
   const state = qemuState(3000, 12);
   const guest = stubdom();
@@ -376,8 +442,8 @@ test.each([
     /state refused, byte \d+: ends/,
   ],
   ["changed", (bytes: Uint8Array) => bytes.with(9000, (bytes[9000] ?? 0) ^ 1), /checksum is/],
-  ["empty", () => new Uint8Array(0), /console 2 gave no state/],
-  ["foreign", (bytes: Uint8Array) => bytes.fill(0x41), /neither a framed state nor QEMU's own/],
+  ["empty", () => new Uint8Array(0), /console 2 gave no state; the guest is not started with it: restore it/],
+  ["foreign", (bytes: Uint8Array) => bytes.fill(0x41), /neither a framed state nor QEMU's own .*; the guest/],
 ])("a state that comes %s over console 2 is refused", async (_, harm, message) => {
   const saving = stubdom();
   await new StateSaver(saving.context, new FakeSavingQemu(saving.process, qemuState(20_000, 8))).handler({});
@@ -385,7 +451,7 @@ test.each([
   guest.process.consoleInput = harm(Uint8Array.from(saving.process.consoleOutput));
   host.hurry();
   const incoming = await openIncoming(guest.context);
-  await expect(incoming.feed()).rejects.toThrow(message);
+  await expect(incoming.feed(lives)).rejects.toThrow(message);
 });
 
 test.each([
