@@ -1,9 +1,8 @@
 /** What has changed between two results. Pure. */
-import { type Group, MEASURES } from "./measures.ts";
-import { isAbsent, type Results } from "./results.ts";
+import { MEASURES, type Measure } from "./measures.ts";
+import { describedIn, isAbsent, type Results } from "./results.ts";
 import { cost, relativeSpread, type Summary } from "./statistics.ts";
 import { shortNumber } from "./table.ts";
-import { described } from "./units.ts";
 import { VARIANT_NAMES, type VariantName } from "./variants.ts";
 
 /** Where instructions are counted; five boots of the same differed by 0.3 % (BENCHMARKS.md). */
@@ -50,21 +49,32 @@ export function compare(
   const changes: Change[] = [];
   const missing: string[] = [];
   const lost: string[] = [];
-  const wanted = (group: Group, variant: VariantName) =>
-    after.variants.includes(variant) &&
-    String(after.settings.groups ?? group)
+  const among = (setting: string, value: string) =>
+    String(after.settings[setting] ?? value)
       .split(",")
-      .includes(group);
+      .includes(value);
+  const wanted = ({ id, group }: Measure, variant: VariantName): boolean => {
+    const guests = /^density\.\w+-(\d+)$/.exec(id)?.[1];
+    return (
+      after.variants.includes(variant) &&
+      among("groups", group) &&
+      (guests === undefined || among("density", guests))
+    );
+  };
   sameClock(before, after.host.icount);
   const counted = after.host.icount;
   for (const each of MEASURES) {
-    const { id, group, better, counted: countable, step } = each;
-    const { unit } = described(each, counted);
+    const { id, better, counted: countable, step } = each;
+    const [{ title }, { title: newTitle, unit }] = [describedIn(before, each), describedIn(after, each)];
+    if (title !== newTitle) {
+      missing.push(`${id}: "${title}" before, "${newTitle}" now, not compared`);
+      continue;
+    }
     for (const variant of VARIANT_NAMES) {
       const [old, now] = [before.figures[id]?.[variant], after.figures[id]?.[variant]];
       const [had, has] = [old !== undefined && !isAbsent(old), now !== undefined && !isAbsent(now)];
       if (had !== has)
-        (had && wanted(group, variant) ? lost : missing).push(
+        (had && wanted(each, variant) ? lost : missing).push(
           `${id} of ${variant}: ${had ? "not measured now" : "not measured before"}`,
         );
       if (old === undefined || now === undefined || isAbsent(old) || isAbsent(now)) continue;

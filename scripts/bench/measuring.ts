@@ -4,11 +4,11 @@
  */
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
 import { buildRoot } from "../../bundler/root.ts";
 import { inStubdom, withShell } from "../lab/debug-shell.ts";
-import { createGuest, Guest, type GuestOptions, installStubdom, stubdomSettings } from "../lab/guest.ts";
+import { createGuest, Guest, type GuestOptions, installStubdom } from "../lab/guest.ts";
 import { guestDisk } from "../lab/guest-disk.ts";
 import { helperRuns, installHelper, program, startHelper, stopHelper } from "../lab/helper.ts";
 import { SHELL_STUBDOM_CMDLINE, shellStubdomRamdisk } from "../lab/shell-stubdom.ts";
@@ -77,10 +77,18 @@ export async function measuringDisk(jobs: readonly string[]): Promise<string> {
   return guestDisk({ jobs, cmdline: "quiet", files: { probe } });
 }
 
-/** Brings all images into dom0 and starts the other end of the guests' connections. Gives what takes its network back. */
-export async function prepare(bench: Bench, variants: readonly VariantName[]): Promise<() => Promise<void>> {
+/** What takes something back, to be done in the reverse order. */
+export type Undo = (() => Promise<unknown>)[];
+
+/**
+ * Brings all images into dom0 and starts the other end of the guests' connections.
+ *
+ * @param undo gets what takes each thing back before the thing is there
+ */
+export async function prepare(bench: Bench, variants: readonly VariantName[], undo: Undo): Promise<void> {
   const { host, settings } = bench;
-  const brought = await filesToTakeBack(host);
+  const files = [`/root/${OURS}*`, STATE, ...(await filesToTakeBack(host))].join(" ");
+  undo.push(() => host.run(`rm -rf ${files}`));
   if (variants.some((name) => !["dom0", "minios"].includes(name))) await installStubdom(host);
   if (variants.includes("shell-stubdom")) {
     const ramdisk = await shellStubdomRamdisk();
@@ -93,29 +101,20 @@ export async function prepare(bench: Bench, variants: readonly VariantName[]): P
      ip addr show dev ${BRIDGE} | grep -q ' ${DOM0_ADDRESS}/24 ' ||
        { ip addr add ${DOM0_ADDRESS}/24 dev ${BRIDGE} && echo "addr del ${DOM0_ADDRESS}/24 dev ${BRIDGE}"; }`,
   );
-  const made = stdout.trim().split("\n").filter(Boolean);
-  const finish = async (): Promise<void> => {
-    const files = [`/root/${OURS}*`, STATE, ...brought].join(" ");
-    const undo = [...made.reverse().map((words) => `ip ${words}`), `rm -rf ${files}`];
-    await host.run(undo.join("; "), { accept: "any" });
-  };
-  if (!settings.groups.includes("network")) return finish;
+  for (const words of stdout.trim().split("\n").filter(Boolean)) undo.push(() => host.run(`ip ${words}`));
+  if (!settings.groups.includes("network")) return;
   await host.push(readFileSync(join(import.meta.dirname, "dom0/peer.py")), PEER);
   const peer = host.spawn(["python3", PEER, String(FIRST_PORT), String(settings.tcpBytes)]);
+  undo.push(async () => peer.kill(15));
   await new Promise<void>((resolve, reject) => {
     peer.on("stdout", () => resolve());
     peer.exited.then((status) => reject(new Error(`dom0's ${PEER} ended with ${status}`)), reject);
   });
-  return async () => {
-    peer.kill(15);
-    await finish();
-  };
 }
 
 /** Of the files that a run leaves in dom0 under names of their own, those that were not there before it. */
 async function filesToTakeBack(host: XenHost): Promise<string[]> {
-  const { kernel, ramdisk } = stubdomSettings() ?? { kernel: "", ramdisk: "" };
-  const ours = [kernel, ramdisk, SHELL_RAMDISK, PEER, TRACE, WATCH, program];
+  const ours = [dirname(program), SHELL_RAMDISK, PEER, TRACE, WATCH];
   const absent = 'for file in "$@"; do [ -e "$file" ] || echo "$file"; done';
   return (await host.run(["sh", "-c", absent, "absent", ...ours])).stdout.split("\n").filter(Boolean);
 }
@@ -401,7 +400,7 @@ export async function clearUp(host: XenHost): Promise<void> {
 /**
  * 1, 2, 4... guests at once, and what each further one adds. They are created one after the other: side by side, the scripts
  * of their disks take longer on a slow host than the 10 s after which libxl gives them up. Memory is what Xen has given to
- * domains and what dom0's processes use: dom0 itself has a fixed share of Xen's.
+ * domains, but for dom0, which xl may have shrunk to give it, and what dom0's processes use.
  */
 export async function measureDensity(bench: Bench, variant: VariantName): Promise<void> {
   const { recorder, settings } = bench;
@@ -442,7 +441,10 @@ interface Point {
 
 async function together(bench: Bench, variant: VariantName, count: Density): Promise<Point> {
   const { host, settings } = bench;
-  const free = async (): Promise<number> => Number(xlInfo((await host.run("xl info")).stdout, "free_memory"));
+  const free = async (): Promise<number> => {
+    const { stdout } = await host.run("xl info; xl list");
+    return Number(xlInfo(stdout, "free_memory")) + domainOf(xlList(stdout), "Domain-0").memory;
+  };
   const before = { free: await free(), processes: processes((await host.run(processScript)).stdout) };
   const names = Array.from({ length: count }, (_, index) => `${OURS}dense${index}`);
   const all: Guest[] = [];
@@ -539,13 +541,13 @@ export async function measureSave(bench: Bench, variant: VariantName): Promise<v
   // neverHas() says why.
   if (variant === "shell-stubdom") return;
   if (variant === "dom0" || variant === "minios") return saveOnce(bench, variant, disk);
+  await installHelper(host);
   if (await helperRuns(host)) {
     absent([...console, ...rates], "a helper was running in dom0, which is not ours to stop");
     await saveOnce(bench, variant, disk);
     return;
   }
   await saveOnce(bench, variant, console);
-  await installHelper(host);
   await startHelper(host);
   try {
     await saveOnce(bench, variant, disk);

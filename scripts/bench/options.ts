@@ -129,13 +129,6 @@ function planOf(given: Given, output: string): Plan {
     throw new RangeError("--minios-hvmloader is for the guests of --minios FILE");
   if (runs !== undefined && !/^[1-9]\d{0,5}$/.test(runs))
     throw new RangeError(`--runs ${runs}: must be a number from 1`);
-  const settings = settingsOf({
-    quick,
-    icount,
-    minios: minios !== undefined,
-    ...(runs !== undefined && { runs: Number(runs) }),
-    ...(only !== undefined && { only: names("--only", only) }),
-  });
   const usual: VariantName[] = [
     "dom0",
     "linux-stubdom",
@@ -144,6 +137,17 @@ function planOf(given: Given, output: string): Plan {
   ];
   const chosen =
     variants === undefined ? usual : names("--variants", variants).map((name) => variantOf(name, usual));
+  if (minios !== undefined && !chosen.includes("minios"))
+    throw new RangeError(
+      "--minios is for the variant minios: name it among --variants, or leave the file out",
+    );
+  const settings = settingsOf({
+    quick,
+    icount,
+    minios: minios !== undefined,
+    ...(runs !== undefined && { runs: Number(runs) }),
+    ...(only !== undefined && { only: names("--only", only) }),
+  });
   return { settings, variants: chosen, minios, hvmloader, host, xen, icount, output };
 }
 

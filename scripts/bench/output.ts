@@ -13,10 +13,10 @@ import { join } from "node:path";
 import { GROUPS, type Group, MEASURES } from "./measures.ts";
 import { groupPlot } from "./plot.ts";
 import { png } from "./png.ts";
-import type { Results } from "./results.ts";
+import { describedIn, type Results } from "./results.ts";
 import { svg } from "./scene.ts";
 import { markdown } from "./table.ts";
-import { type Described, described } from "./units.ts";
+import type { Described } from "./units.ts";
 
 export const RESULTS = "results.json";
 
@@ -47,10 +47,10 @@ export function writeAll(results: Results, directory: string): string[] {
 }
 
 /** What this version does not know is as the file said. */
-function describedAll({ figures, host, measures }: Results): Record<string, Described> {
-  const known = MEASURES.map((each) => [each.id, described(each, host.icount)] as const);
-  const all: Readonly<Record<string, Described>> = { ...measures, ...Object.fromEntries(known) };
-  return Object.fromEntries(Object.entries(all).filter(([id]) => id in figures));
+function describedAll(results: Results): Record<string, Described> {
+  const known = MEASURES.map((each) => [each.id, describedIn(results, each)] as const);
+  const all: Readonly<Record<string, Described>> = { ...results.measures, ...Object.fromEntries(known) };
+  return Object.fromEntries(Object.entries(all).filter(([id]) => id in results.figures));
 }
 
 /** Takes away what an earlier run has left, so that it does not pass for this one's. */

@@ -1,10 +1,9 @@
 /** A picture a group: for each measure one bar a variant, with its figure, quartiles and cost; for several guests lines. Pure. */
 import { DENSITY, GROUPS, type Group, MEASURES, type Measure } from "./measures.ts";
-import { type Absent, type Figure, isAbsent, type Results } from "./results.ts";
+import { type Absent, describedIn, type Figure, isAbsent, type Results } from "./results.ts";
 import { LETTER, type Scene, type Shape } from "./scene.ts";
 import { cost, type Summary } from "./statistics.ts";
 import { origin, runsOf, shortNumber } from "./table.ts";
-import { described } from "./units.ts";
 import { REFERENCE, VARIANTS, type VariantName } from "./variants.ts";
 
 /** Told apart by who sees no red or no green, and in grey (Okabe and Ito). */
@@ -62,7 +61,7 @@ export function groupPlot(results: Results, group: Group): Scene | undefined {
   );
   y += 10;
   const heading = (measure: Measure, hint: string, words?: string): void => {
-    const { title, unit } = described(measure, results.host.icount);
+    const { title, unit } = describedIn(results, measure);
     y += 28;
     shapes.push(
       text(MARGIN, y, words ?? title, 15, ink),
@@ -97,7 +96,7 @@ function says(results: Results, measure: Measure, name: VariantName, { median }:
     name === REFERENCE || reference === undefined || isAbsent(reference)
       ? undefined
       : cost(median, reference.median, measure.better);
-  const { unit } = described(measure, results.host.icount);
+  const { unit } = describedIn(results, measure);
   return `${shortNumber(median)} ${unit}${ratio === undefined ? "" : `  ×${shortNumber(ratio)}`}`;
 }
 

@@ -2,7 +2,7 @@
  * The results of one benchmark as they are kept: `results.json`, whose schema docs/bench.md explains. What is
  * read back is checked whole, because it may be years old or edited.
  */
-import { MEASURES } from "./measures.ts";
+import { MEASURES, type Measure } from "./measures.ts";
 import { type Summary, summarize } from "./statistics.ts";
 import { type Described, described } from "./units.ts";
 import { VARIANT_NAMES, type VariantName } from "./variants.ts";
@@ -12,6 +12,11 @@ export const SCHEMA = 1;
 /** Why a variant has no figure here. */
 export interface Absent {
   readonly absent: string;
+}
+
+/** A measure as the file has it, which may be of when that measured something else; this version's where it says nothing. */
+export function describedIn({ measures, host }: Results, each: Measure): Described {
+  return measures?.[each.id] ?? described(each, host.icount);
 }
 
 export type Figure = Summary | Absent;

@@ -13,6 +13,7 @@ import {
   measureSave,
   measureScreen,
   prepare,
+  type Undo,
 } from "./measuring.ts";
 import { neverStarted } from "./minios.ts";
 import { reasonOf } from "./reason.ts";
@@ -120,23 +121,30 @@ export async function measureAll(
   keep: (ended: string) => void,
   parts: readonly Part[] = PARTS,
 ): Promise<void> {
-  const finish = await progress.step("images into dom0", () => prepare(bench, variants));
   const { signal, comes } = interruption();
-  const measured = (): void => keep("ended before all was measured");
-  const rounds = measureRounds(bench, variants, order, measured, signal, parts);
+  const undo: Undo = [];
+  let begun = false;
+  const measure = async (): Promise<void> => {
+    await progress.step("images into dom0", () => prepare(bench, variants, undo));
+    signal.throwIfAborted();
+    begun = true;
+    const measured = (): void => keep("ended before all was measured");
+    await measureRounds(bench, variants, order, measured, signal, parts);
+  };
+  const measuring = measure();
   try {
-    await Promise.race([rounds, comes]);
+    await Promise.race([measuring, comes]);
   } catch (error) {
     // The host may have gone. A round whose guest is taken away ends by itself, and what it has in dom0, the helper say.
     if (signal.aborted) {
       await clearUp(bench.host).catch(() => {});
-      await Promise.race([rounds.catch(() => {}), delay(LAST_ROUND)]);
+      await Promise.race([measuring.catch(() => {}), delay(LAST_ROUND)]);
       await clearUp(bench.host).catch(() => {});
     }
-    keep(`ended before all was measured: ${reasonOf(error)}`);
+    if (begun) keep(`ended before all was measured: ${reasonOf(error)}`);
     throw error;
   } finally {
-    await finish().catch(() => {});
+    for (const step of undo.reverse()) await step().catch(() => {});
   }
 }
 
@@ -151,6 +159,7 @@ async function measureRounds(
   for (const variant of variants) markNever(bench, variant);
   /** Why MiniOS is not waited for again. */
   let silent: string | undefined;
+  let heard = false;
   for (const [index, round] of order.entries()) {
     for (const variant of round) {
       const what = `round ${index + 1} of ${order.length}: ${variant}`;
@@ -165,7 +174,9 @@ async function measureRounds(
         const broke = await attemptOnce(bench, `${what}${name}`, variant, own, (run) =>
           measure(run, variant, index),
         );
-        if (variant === "minios" && neverStarted(broke)) silent = `not tried again: ${reasonOf(broke)}`;
+        if (variant !== "minios") continue;
+        heard ||= broke === undefined;
+        if (!heard && neverStarted(broke)) silent = `not tried again: ${reasonOf(broke)}`;
       }
       measured();
     }

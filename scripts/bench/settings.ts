@@ -63,7 +63,7 @@ const quick: typeof full = {
   cpuRounds: 5_000_000,
   sequential: 64,
   random: 100,
-  flushed: 50,
+  flushed: 100,
   tcpBytes: 2 << 20,
   udpPackets: 1_000,
   echoes: 200,
@@ -202,9 +202,9 @@ function allGuestJobs(settings: Settings): string[] {
   ];
 }
 
-/** MiB: all of what is read and written in order. */
+/** MiB: twice what is read and written in order, of which the probe has one half for that. */
 export function scratchMiB({ sequential }: Settings): number {
-  return Math.max(16, Math.ceil((sequential * 65536) / (1 << 20)));
+  return 2 * Math.max(16, Math.ceil((sequential * 65536) / (1 << 20)));
 }
 
 /**

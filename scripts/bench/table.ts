@@ -1,8 +1,7 @@
 /** The results for people: one Markdown table a group, with the cost against the reference. Pure. */
 import { GROUPS, type Group, MEASURES } from "./measures.ts";
-import { type Figure, isAbsent, type Results } from "./results.ts";
+import { describedIn, type Figure, isAbsent, type Results } from "./results.ts";
 import { cost } from "./statistics.ts";
-import { described } from "./units.ts";
 import { REFERENCE, VARIANTS, type VariantName } from "./variants.ts";
 
 /** Three digits that count, as people write them: `0.0123`, `4.56`, `789`, `12300`. */
@@ -62,7 +61,7 @@ function groupTable(results: Results, group: Group, note: (text: string) => stri
     `| --- | --- | --- |${variants.map(() => " --- |").join("")}`,
     ...rows.map((each) => {
       const { id } = each;
-      const { title, unit, better } = described(each, results.host.icount);
+      const { title, unit, better } = describedIn(results, each);
       const row = results.figures[id] ?? {};
       const reference = row[REFERENCE];
       const cell = (name: VariantName): string => {

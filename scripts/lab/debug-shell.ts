@@ -30,6 +30,10 @@ export async function inStubdom(guest: Guest, script: string, seconds = 120): Pr
       },
       seconds * PATIENCE * 1000,
     );
+    session.exited.then((status) => {
+      clearTimeout(timer);
+      reject(new Error(`the debug shell of ${guest.name} ended with ${status}; it said:\n${text}`));
+    }, reject);
     session.on("stderr", (chunk) => {
       text += new TextDecoder().decode(chunk);
     });

@@ -21,8 +21,8 @@ import { type XlDisk, type XlGuest, type XlStubdom, xlConfig } from "./xl-config
 
 /** Where the image that `npm run build` made stands in dom0. */
 const STUBDOM: XlStubdom = {
-  kernel: "/root/stubdom-linux-kernel",
-  ramdisk: "/root/stubdom-linux-ramdisk",
+  kernel: "/root/stubdom-lab/stubdom-linux-kernel",
+  ramdisk: "/root/stubdom-lab/stubdom-linux-ramdisk",
   cmdline: "quiet",
   memory: 64,
 };

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { PROJECT } from "../../bundler/paths.ts";
 import type { XenHost } from "./xen-host.ts";
 
-/** Where {@link installHelper} puts the program; not in the path of every shell of dom0. */
-export const program = "/usr/local/sbin/stubdom";
+/** Where {@link installHelper} puts the program: not where somebody's own may be, on a host that is not the lab's. */
+export const program = "/root/stubdom-lab/stubdom";
 const log = "/var/log/xen/stubdom-helper.log";
 
 /** Copies the program into dom0; `stubdom dom0 serve` is started by {@link startHelper}. */
@@ -14,7 +14,7 @@ export async function installHelper(host: XenHost): Promise<void> {
   await host.run(`chmod 755 ${program}`);
 }
 
-/** Whether one serves already: somebody's own, on a host that is not the lab's. */
+/** Whether one serves already, of whatever place: somebody's own. {@link installHelper} comes first. */
 export async function helperRuns(host: XenHost): Promise<boolean> {
   const { stdout } = await host.run(`${program} dom0 status 2> /dev/null`, { accept: "any" });
   return stdout.includes("helper runs");

@@ -1,7 +1,15 @@
 /** The program that measures in test guests, on this machine: what it prints is what the benchmark reads. */
 
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -55,6 +63,17 @@ describe("the guest's program", () => {
       const [p50 = 0, p90 = 0, p99 = 0, max = 0] = [values.p50, values.p90, values.p99, values.max];
       expect([p50, p90, p99, max]).toEqual([p50, p90, p99, max].sort((a, b) => a - b));
     }
+  });
+
+  it.each([
+    ["random", 0],
+    ["seq", 1],
+  ])("keeps what is %s in a half of the disk, so that nobody has read it before", (order, half) => {
+    const disk = join(directory, `${order}.img`);
+    writeFileSync(disk, Buffer.alloc(1 << 20));
+    run("disk", disk, "write", order, "4096", "300", "none");
+    const halves = [0, 1].map((n) => readFileSync(disk).subarray(n << 19, (n + 1) << 19));
+    expect(halves.map((bytes) => bytes.some((byte) => byte !== 0))).toEqual([half === 0, half === 1]);
   });
 
   it("moves bytes over TCP, both ways", async () => {

@@ -40,6 +40,9 @@ afterAll(async () => {
 it("measures on the Xen that it runs on, and leaves dom0 as it was", async () => {
   // A bridge that has had ports has another state and address of its own.
   const state = `ls /root /usr/local/sbin /var/lib/xen; xl list | awk '{ print $1 }'; ip -br -4 addr | awk '{ print $1, $3 }'`;
+  // A helper that is installed and does not run, and is not to be replaced.
+  const theirs = "/usr/local/sbin/stubdom";
+  await host.run(`echo '#!/bin/false' > ${theirs}`);
   const before = (await host.run(state)).stdout;
   const only = ["--only", groups.join(","), "--variants", "dom0,linux-stubdom", "--output", "/tmp/bench"];
   await host.run(
@@ -75,4 +78,5 @@ it("measures on the Xen that it runs on, and leaves dom0 as it was", async () =>
     }
   }
   expect((await host.run(state)).stdout).toBe(before);
+  expect((await host.run(["cat", theirs])).stdout).toBe("#!/bin/false\n");
 });

@@ -128,7 +128,12 @@ describe("what cannot be had", () => {
       /usbdevice= takes tablet, mouse, keyboard/,
     ],
     ["model=ne2k_pci", vif("model=ne2k_pci"), {}, /no such network interface here; choose model=e1000/],
-    ["kernel=", { kernel: "/root/stubdom-linux-kernel" }, {}, /direct kernel boot reads a file of dom0/],
+    [
+      "kernel=",
+      { kernel: "/root/stubdom-lab/stubdom-linux-kernel" },
+      {},
+      /direct kernel boot reads a file of dom0/,
+    ],
     ["gfx_passthru=", { gfx_passthru: "igd" }, {}, /the host bridge.*; take gfx_passthru= out/],
   ])("%s fails early, with what to change", async (what, extra, options, expected) => {
     const log = await refused(host, what.replace(/\W.*/, ""), extra, options);

@@ -169,6 +169,26 @@ test("what should be there and is not, or is nothing now, is lost; what was not 
   );
 });
 
+test("fewer guests at once than before are no loss, fewer of those that were asked for are one", () => {
+  const ups = (...counts: readonly number[]) =>
+    Object.fromEntries(counts.map((count) => [`density.up-${count}`, { dom0: [count] }]));
+  const settings = { ...about.settings, groups: "density", density: "1,2,4" };
+  const { lost, missing } = compare(results(ups(1, 2, 4, 8)), results(ups(1, 2), { settings }));
+  expect(lost).toEqual(["density.up-4 of dom0: not measured now"]);
+  expect(missing).toEqual(["density.up-8 of dom0: not measured now"]);
+});
+
+test("what measured something else then is not compared", () => {
+  const now = results({ "save.disk-rate": { dom0: [5] } });
+  const title = "4 MiB of made-up device state, by a state disk into dom0's file";
+  const measures = { "save.disk-rate": { title, unit: "MB/s", better: "more", counted: false } } as const;
+  const { changes, missing, lost } = compare({ ...now, measures }, now);
+  expect([changes, lost]).toEqual([[], []]);
+  expect(missing).toEqual([
+    expect.stringMatching(/^save.disk-rate: "4 MiB .*" before, "32 MiB .*" now, not/),
+  ]);
+});
+
 test("results of another host or with other settings are compared with a warning", () => {
   const other = results(
     {},

@@ -107,7 +107,10 @@ class ScriptedHost extends XenHost {
       );
       return done(`1 500 10 init\n${models.join("")}90 70 1 xl\n`);
     }
-    if (words[0] === "xl info") return done(`free_memory : ${4000 - 100 * this.guests.size}\n`);
+    if (words[0] === "xl info; xl list") {
+      const free = `free_memory : ${4000 - 60 * this.guests.size}\n`;
+      return done(`${free}${this.#answer(["xl list"]).output}`);
+    }
     if (words[0] === "xl list") {
       const all = [...this.guests].flatMap((name) =>
         this.#hasStubdom(name) ? [name, `${name}-dm`] : [name],
@@ -115,7 +118,8 @@ class ScriptedHost extends XenHost {
       const first = this.reborn ? this.#tick(1) : 1;
       const lines = all.map((name, index) => `${name} ${index + first} 64 1 -b---- 1.0`);
       return done(
-        `Name ID Mem VCPUs State Time(s)\nDomain-0 0 1024 1 r----- ${this.#tick(3)}.0\n${lines.join("\n")}\n`,
+        // xl has taken the rest from dom0.
+        `Name ID Mem VCPUs State Time(s)\nDomain-0 0 ${1024 - 40 * this.guests.size} 1 r----- ${this.#tick(3)}.0\n${lines.join("\n")}\n`,
       );
     }
     if (words[3] === "change") return done('{"milliseconds":[30,null,10,20]}\n');

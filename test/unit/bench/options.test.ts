@@ -59,6 +59,10 @@ test.each([
   ["--only disk,idle,disk", "--only disk,idle,disk: disk is there twice"],
   ["--variants dom1", "--variants dom1: there are dom0, linux-stubdom, shell-stubdom"],
   ["--variants minios", "--variants minios needs --minios FILE"],
+  [
+    "--minios m --variants dom0,linux-stubdom",
+    "--minios is for the variant minios: name it among --variants",
+  ],
   ["--minios-hvmloader h", "--minios-hvmloader is for the guests of --minios FILE"],
   ["--host moon", "--host moon: must be lab or local"],
   ["--icount --host local", "leave out --host local"],

@@ -233,6 +233,19 @@ describe("a group's picture", () => {
   });
 });
 
+test("a file of when a measure was of something else says so still, in its table, picture and own words", () => {
+  const title = "4 MiB of made-up device state, by a state disk into dom0's file";
+  const measures = { "save.disk-rate": { title, unit: "MB/s", better: "more", counted: false } } as const;
+  const old = results({ "save.disk-rate": { "linux-stubdom": [5] } }, { measures });
+  expect(markdown(old)).toContain(`| ${title} | MB/s, more is better |`);
+  expect(svg(groupPlot(old, "save") as Scene)).toContain("4 MiB of made-up");
+  const directory = mkdtempSync(join(tmpdir(), "bench-old-"));
+  writeAll(old, directory);
+  const kept = parseResults(readFileSync(join(directory, "results.json"), "utf8"), "results.json");
+  rmSync(directory, { recursive: true });
+  expect(kept.measures).toEqual(measures);
+});
+
 describe("the table", () => {
   test("has medians, quartiles, costs and reasons", () => {
     const text = markdown(example);

@@ -206,7 +206,7 @@ describe("settings", () => {
     expect(() => settingsOf({ ...choice, runs: Number.NaN })).toThrow(/--runs NaN/);
   });
 
-  test("the scratch disk holds what is read in order", () => {
-    expect(scratchMiB(settingsOf({ quick: false, minios: false, icount: false }))).toBe(16);
+  test("half of the scratch disk holds what is read in order", () => {
+    expect(scratchMiB(settingsOf({ quick: false, minios: false, icount: false }))).toBe(2 * 16);
   });
 });

@@ -12,12 +12,17 @@ import { about } from "./example.ts";
 
 class WillingHost extends XenHost {
   override readonly log = "";
+  readonly asked: string[] = [];
+  /** Called with each command before it is carried out. */
+  onCommand: (command: string) => void = () => {};
   override get guestFaults(): readonly string[] {
     return [];
   }
   override async stop(): Promise<void> {}
   override spawn(command: string | readonly string[]): RemoteProcess {
     const process = new RemoteProcess(() => {});
+    this.asked.push(String(command));
+    this.onCommand(String(command));
     // A guest says nothing for as long as it is there.
     if (!String(command).includes("xl console"))
       setImmediate(() => process.receive(EXIT, Buffer.from('{"code":0}')));
@@ -36,6 +41,7 @@ afterEach(() => {
 async function run(
   parts: readonly Part[] | undefined,
   order: readonly (readonly VariantName[])[],
+  host = new WillingHost(),
 ): Promise<{
   kept: (Pick<Results, "figures" | "troubles"> & { ended: string })[];
   error: unknown;
@@ -46,7 +52,7 @@ async function run(
   const settings = { ...settingsOf({ quick: true, icount: false, minios: true, only }), patience: 0.01 };
   const image = () => Promise.resolve("/dev/null");
   const minios = { image: Buffer.from("image") };
-  const bench: Bench = { host: new WillingHost(), settings, recorder, disk: image, screen: image, minios };
+  const bench: Bench = { host, settings, recorder, disk: image, screen: image, minios };
   const variants = order[0] ?? [];
   const results = () => recorder.results({ ...about, variants });
   const kept: Awaited<ReturnType<typeof run>>["kept"] = [];
@@ -78,6 +84,23 @@ test("what an interrupted run has measured is kept, in the first variant too", a
   const last = kept.at(-1);
   expect(last?.ended).toBe("ended before all was measured: ended by SIGINT");
   expect(last?.figures["access.port"]).toEqual({ dom0: { runs: [5], median: 5, q1: 5, q3: 5 } });
+});
+
+test.each([
+  ["a command of dom0's fails", () => new Error("no bridges here")],
+  ["it is interrupted", () => undefined],
+])("what was brought into dom0 is taken back where %s before anything is measured", async (_, failure) => {
+  const host = new WillingHost();
+  host.onCommand = (command) => {
+    if (!command.startsWith("ip link show")) return;
+    const error = failure();
+    if (error !== undefined) throw error;
+    process.emit("SIGINT");
+  };
+  const { kept, error } = await run([], [["dom0"]], host);
+  expect(String(error)).toMatch(/no bridges here|ended by SIGINT/);
+  expect(kept).toEqual([]);
+  expect(host.asked.at(-1)).toMatch(/^rm -rf \/root\/stubdom-bench-\* /);
 });
 
 test("each variant is kept when it has been measured; what comes once comes once", async () => {
@@ -140,4 +163,22 @@ test("a guest of MiniOS that says nothing did not start", async () => {
     absent: expect.stringMatching(/^not tried again: stubdom-bench-0: no .* on the console/),
   });
   expect(last.troubles).toHaveLength(1);
+});
+
+test("MiniOS that has measured something is tried again, though several guests at once did not start", async () => {
+  const asked: string[] = [];
+  const part = (group: "access" | "disk"): Part => ({
+    name: "",
+    groups: [group],
+    once: group === "disk",
+    measure: async ({ recorder }) => {
+      asked.push(group);
+      if (group === "disk") throw new CreateFailure("no memory for the fourth");
+      recorder.add("minios", "access.port", 1);
+    },
+  });
+  const { last } = await run([part("access"), part("disk")], [["minios"], ["minios"]]);
+  expect(asked).toEqual(["access", "disk", "access"]);
+  expect(last.figures["access.port"]?.minios).toMatchObject({ runs: [1, 1] });
+  expect(last.troubles).toEqual([expect.stringContaining("no memory for the fourth")]);
 });

@@ -8,7 +8,8 @@
  *   mmio ADDRESS COUNT                           reads of four bytes from physical memory (hex)
  *   cpu COUNT                                    a loop of COUNT dependent multiplications
  *   disk DEVICE read|write seq|random BLOCK COUNT flush|none
- *                                                direct I/O, one request at a time; flush after each write
+ *                                                direct I/O, one request at a time; flush after each write.
+ *                                                What is random is in the first half of the disk, seq in the second
  *   tcp-send ADDRESS PORT BYTES                  until the other side has read all and closed
  *   tcp-receive ADDRESS PORT                     until the end of the stream
  *   udp-rate ADDRESS PORT COUNT SIZE             as fast as they leave; "?" asks how many came
@@ -354,16 +355,17 @@ static void disk(char **args)
     if (block < 512 || block > most_block || block % 512 || count == 0 || count > most_samples)
         fail("block or count", 0);
     i64 fd = check(args[0], call(SYS_open, args[0], O_RDWR | O_DIRECT, 0));
-    u64 blocks = check("lseek", call(SYS_lseek, fd, 0, 2)) / block;
+    /* What the one has read, and whoever has the guest's QEMU has cached, is new to the other. */
+    u64 blocks = check("lseek", call(SYS_lseek, fd, 0, 2)) / block / 2, first = random ? 0 : blocks;
     if (blocks == 0)
-        fail("a disk smaller than a block", 0);
+        fail("a disk smaller than two blocks", 0);
     u8 *buffer = memory(most_block);
     u32 *samples = memory(most_samples * sizeof *samples);
     for (u64 i = 0; i < block; i++)
         buffer[i] = next_random();
     u64 began = now(), before = began;
     for (u64 i = 0; i < count; i++) {
-        u64 at = (random ? next_random() >> 1 : i) % blocks * block;
+        u64 at = (first + (random ? next_random() >> 1 : i) % blocks) * block;
         i64 done = call6(write ? SYS_pwrite : SYS_pread, fd, (i64)buffer, block, at, 0, 0);
         if (done != (i64)block)
             fail(write ? "write" : "read", done);
