@@ -231,7 +231,7 @@ describe("a guest that runs", () => {
     await kept.waitForSerial("guest: ready", 500);
     const failed = await host.run("xl save passed /root/never", { accept: "any", timeout: 300 });
     expect(failed.status).not.toBe(0);
-    expect(await kept.qemuDmLog()).toMatch(/xen-save-devices-state: the guest has PCI device 0000:00:10\.0/);
+    expect(await kept.qemuDmLog()).toMatch(/save: failed: the guest has PCI device 0000:00:10\.0/);
     const from = kept.serialLines.length;
     await kept.waitForSerial("guest: beat", 60, from);
     expect((await host.run("ls /var/lib/xen")).stdout).not.toMatch(/qemu-resume/);

@@ -145,7 +145,7 @@ it.runIf(full)(
     await expect(host.run("xl save drawing /root/drawing.state", { timeout: 300 })).rejects.toThrow(
       /exit status/,
     );
-    expect(await drawing.qemuDmLog()).toMatch(/xen-save-devices-state: .* no QEMU could restore that/);
+    expect(await drawing.qemuDmLog()).toMatch(/save: failed: .* no QEMU could restore that/);
     const { stdout } = await host.run(["xl", "qemu-monitor-command", "drawing", "info status"]);
     expect(stdout).toContain("running");
   },
